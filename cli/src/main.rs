@@ -1,0 +1,2 @@
+//! The `kubepbx` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The resources of kubepbx.io and the compiler that turns them into configuration.

@@ -1,0 +1,1 @@
+//! What the processes of a PBX tell each other.

@@ -1,0 +1,1 @@
+//! Dialplan patterns, substitution and steps, shared by the compiler and the router.

@@ -1,0 +1,1 @@
+//! Media without IO: RTP, RTCP, SDP, DTMF, codecs.

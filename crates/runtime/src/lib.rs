@@ -1,0 +1,1 @@
+//! All shared IO: transports, stores, configuration source, telemetry, admin.

@@ -1,0 +1,1 @@
+//! SIP without IO: messages, transactions, dialogs, digest, proxy rules.

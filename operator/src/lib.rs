@@ -1,0 +1,1 @@
+//! Watches resources and turns them into pods and configuration.

@@ -1,0 +1,1 @@
+//! The balancer service: core and driver.

@@ -1,0 +1,1 @@
+//! The conference service: core and driver.

@@ -1,0 +1,1 @@
+//! The media service: core and driver.
