@@ -1,0 +1,1 @@
+//! The NG protocol (rtpengine): being written.
