@@ -1,1 +1,24 @@
 //! SIP without IO: messages, transactions, dialogs, digest, proxy rules.
+//!
+//! Nothing here opens a socket, reads a clock or draws a random number: bytes, time and entropy are arguments.
+
+pub mod build;
+pub mod dialog;
+pub mod digest;
+pub mod edit;
+pub mod error;
+pub mod framer;
+pub mod header;
+pub mod message;
+mod method;
+mod name;
+mod params;
+pub mod proxy;
+mod scan;
+pub mod status;
+pub mod transaction;
+pub mod uri;
+mod validate;
+
+pub use error::ParseError;
+pub use message::{Message, Method, Name};
