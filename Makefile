@@ -1,0 +1,51 @@
+# KubePBX. `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# What each stage took is printed, so that a slow one is seen when it becomes slow.
+stage = @stage() { local from=$$SECONDS; echo "== $$1"; shift; "$$@" || exit $$?; echo "== took $$((SECONDS - from)) s"; }; stage
+
+.PHONY: help tools check fmt clippy arrows generated build test unit e2e-serve bench fuzz generate
+
+help: ## This list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+tools: ## Install the Debian packages that the tests need (root or sudo); nothing to do where they are
+	@.ci/tools
+
+check: fmt clippy arrows generated ## Format, lints, arrows between crates, licences, generated files
+
+fmt:
+	$(stage) format $(CARGO) fmt --all --check
+
+clippy:
+	$(stage) clippy $(CARGO) clippy --workspace --all-targets --locked --quiet -- -D warnings
+
+arrows:
+	$(stage) "arrows and licences" $(CARGO) run --release --locked --quiet -p checks
+
+generated:
+	$(stage) "generated files" $(CARGO) run --release --locked --quiet -p kubepbx -- generate --check crds
+
+build: ## Build everything on the one tree that tests use
+	$(stage) build $(CARGO) build --release --locked --workspace --all-targets
+
+test: tools check build unit e2e-serve ## Everything that needs no cluster: check, units, contracts, real phones
+
+unit: ## Units, contracts (real Redis), torture messages, a bounded fuzz run
+	$(stage) "units and contracts" $(CARGO) test --release --locked --workspace --exclude e2e
+
+e2e-serve: ## `kubepbx serve` with real phones: SIPp, baresip, kubepbx phone
+	$(stage) "real phones" $(CARGO) test --release --locked -p e2e -- --test-threads=1
+
+bench: ## Benchmarks, each as a ratio to a floor in the same run
+	$(stage) "wire path" $(CARGO) bench --locked -p sip --bench wire
+	$(stage) "relay" $(CARGO) bench --locked -p media --bench relay
+
+fuzz: ## A long fuzz run
+	@fuzz/run
+
+generate: ## Write crds/ from the types in crates/api
+	@$(CARGO) run --release --locked --quiet -p kubepbx -- generate crds
