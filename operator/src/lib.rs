@@ -1,1 +1,3 @@
-//! Watches resources and turns them into pods and configuration.
+//! The operator will watch the resources of `kubepbx.io`, compile them with `api::Compiler`, build and apply pods and
+//! services, publish deltas to processes and write statuses. It is not written yet: today the folder of
+//! `kubepbx serve` is the only source of configuration.
