@@ -1,1 +1,5 @@
-//! Media without IO: RTP, RTCP, SDP, DTMF, codecs.
+//! Media without IO: session descriptions, RTP and RTCP, DTMF, codecs, tones and jitter.
+//!
+//! Nothing here opens a socket, reads a clock or takes randomness: bytes and times come in, bytes and times go out.
+
+pub mod sdp;
