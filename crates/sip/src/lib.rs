@@ -9,6 +9,7 @@ pub mod edit;
 pub mod error;
 pub mod framer;
 pub mod header;
+pub mod intake;
 pub mod message;
 mod method;
 mod name;

@@ -224,13 +224,14 @@ impl<'a> Message<'a> {
             let code = line.get(8..11).and_then(|c| number(c, 699)).filter(|c| *c >= 100);
             let after = line.get(11..).unwrap_or_default();
             let (Some(code), true) = (code, after.is_empty() || after.starts_with(' ')) else {
-                return Err(ParseError::StartLine);
+                return Err(ParseError::NotSip);
             };
+            // No response is answered, so its version is as good a reason to drop it as any.
+            if !line[..7].eq_ignore_ascii_case("SIP/2.0") {
+                return Err(ParseError::NotSip);
+            }
             self.status = code as u16;
             self.second = after.get(1..).unwrap_or_default();
-            if !line.starts_with("SIP/2.0") {
-                return Err(ParseError::Version);
-            }
             return Ok(());
         }
         let method_len = line.bytes().take_while(|b| is_token_byte(*b)).count();

@@ -42,7 +42,7 @@ impl<'a> Host<'a> {
         const BAD: ParseError = ParseError::Syntax("host");
         if let Some(inner) = s.strip_prefix('[') {
             let inner = inner.strip_suffix(']').ok_or(BAD)?;
-            return inner.parse().map(Self::V6).map_err(|_| BAD);
+            return inner.parse().ok().or_else(|| three_colons(inner)).map(Self::V6).ok_or(BAD);
         }
         let bytes = s.as_bytes();
         if bytes.last().is_some_and(u8::is_ascii_digit)
@@ -86,6 +86,15 @@ impl fmt::Display for Host<'_> {
             Self::V6(v6) => write!(f, "[{v6}]"),
         }
     }
+}
+
+/// `2001:db8:::192.0.2.1`: the grammar of RFC 3261 asks for a third colon before an IPv4 part, and RFC 5118 4.10
+/// for tolerance of it there.
+#[cold]
+fn three_colons(s: &str) -> Option<Ipv6Addr> {
+    let (before, after) = s.split_once(":::")?;
+    after.parse::<Ipv4Addr>().ok()?;
+    format!("{before}::{after}").parse().ok()
 }
 
 /// Splits `host[:port]`; the port of 0 is refused.
