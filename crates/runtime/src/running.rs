@@ -1,0 +1,86 @@
+//! A service that runs: its tasks and its views.
+
+use futures::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// Makes the JSON of a view when it is asked for.
+pub type View = Arc<dyn Fn() -> BoxFuture<'static, serde_json::Value> + Send + Sync>;
+
+/// Views by name: `/v1/<name>`.
+pub type Views = BTreeMap<String, View>;
+
+/// What a service's `build` returns. Dropping it aborts the tasks.
+#[derive(Default)]
+pub struct Running {
+    /// What it shows at `/v1/<name>`.
+    pub views: Views,
+    tasks: JoinSet<(String, anyhow::Result<()>)>,
+}
+
+impl Running {
+    /// A service without tasks yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Spawns a task on this runtime. It ends with `Ok` when its work is done (drained) and with an error when the
+    /// service cannot go on.
+    pub fn spawn(&mut self, name: &str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let name = name.to_owned();
+        self.tasks.spawn(async move { (name, task.await) });
+    }
+
+    /// Adds a view: `make` is called for every request and gives JSON.
+    pub fn view<F>(&mut self, name: &str, make: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = serde_json::Value> + Send + 'static,
+    {
+        self.views.insert(name.to_owned(), Arc::new(move || Box::pin(make())));
+    }
+
+    /// Waits until all tasks have ended, or one has failed or panicked: then the others are aborted and the error,
+    /// which names the task, is returned.
+    pub async fn join(&mut self) -> anyhow::Result<()> {
+        while let Some(ended) = self.tasks.join_next().await {
+            let failure = match ended {
+                Ok((_, Ok(()))) => continue,
+                Ok((name, Err(error))) => error.context(name),
+                Err(gone) if gone.is_cancelled() => continue,
+                Err(panic) => anyhow::Error::new(panic),
+            };
+            self.tasks.shutdown().await;
+            return Err(failure);
+        }
+        Ok(())
+    }
+
+    /// Aborts all tasks and waits until they are gone.
+    pub async fn shutdown(&mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Running({} tasks, views {:?})", self.tasks.len(), self.views.keys())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failing_task_ends_the_service_and_is_named() {
+        let mut running = Running::new();
+        running.spawn("good", async { Ok(()) });
+        running.spawn("endless", std::future::pending());
+        running.spawn("listener", async { anyhow::bail!("port taken") });
+        let error = running.join().await.unwrap_err();
+        assert_eq!(format!("{error:#}"), "listener: port taken");
+        assert!(running.join().await.is_ok());
+    }
+}

@@ -1,0 +1,90 @@
+//! Stores: bindings, used nonces and records that outlive a process. The store knows no SIP.
+//!
+//! [`memory::MemoryStore`] serves one process and can keep bindings in a state folder; `redis::RedisStore` serves a
+//! cluster. One suite of contract tests holds for both.
+
+pub mod memory;
+
+use bytes::Bytes;
+use contract::ProcessId;
+use contract::location::{Aor, Binding, Revision, StoreError};
+use contract::records::Owner;
+use futures::future::BoxFuture;
+use tokio::sync::broadcast;
+
+/// A store's answer, on its way.
+pub type Pending<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// Hints that wait for a slow follower before it is told that it missed some (`RecvError::Lagged`).
+pub const HINTS: usize = 1024;
+
+/// Something may have changed: read again. The store is the truth; a hint may be lost or come twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AorHint {
+    /// This AOR was written.
+    Changed {
+        /// The AOR.
+        aor: String,
+        /// The revision that the write made, also for a removal; rises with every write of any AOR.
+        revision: Revision,
+    },
+    /// The connection to the store was lost and is back: any AOR may have changed.
+    Missed,
+}
+
+/// What all processes of an installation share. Every call returns within a second: `Unavailable` if it has to.
+pub trait Store: Send + Sync + 'static {
+    /// The bindings of an AOR, expired ones among them; revision 0 and none if there are none.
+    fn load<'a>(&'a self, aor: &'a str) -> Pending<'a, Aor>;
+
+    /// Replaces the bindings of an AOR if its revision still is `revision` (0: none stored), else `Conflict`. No
+    /// bindings removes the AOR. Publishes a hint. Returns the new revision, 0 after a removal. `now_unix` in seconds.
+    fn swap<'a>(
+        &'a self,
+        aor: &'a str,
+        revision: Revision,
+        bindings: Vec<Binding>,
+        now_unix: u64,
+    ) -> Pending<'a, Revision>;
+
+    /// Follows changes of AORs. Subscribe first, then read.
+    fn hints(&self) -> broadcast::Receiver<AorHint>;
+
+    /// At most `limit` AORs that have a binding past expiry, the longest expired first. What is due stays in this list
+    /// until a swap removes the expired bindings.
+    fn expired(&self, now_unix: u64, limit: usize) -> Pending<'_, Vec<String>>;
+
+    /// Notes the use of a nonce with this count: true if `nc` is higher than any used before with it (RFC 7616 3.4).
+    /// Forgotten after `ttl_s` seconds without use; the nonce itself must be refused by then.
+    fn use_nonce<'a>(&'a self, nonce: &'a str, nc: u32, ttl_s: u64, now_unix: u64) -> Pending<'a, bool>;
+
+    /// All AORs that have bindings, in order of their names: for views.
+    fn aors(&self) -> Pending<'_, Vec<(String, Aor)>>;
+
+    /// Writes a record (kind `leg`, `call` or `bridge`; the value is JSON). `Conflict` if a higher epoch stands, or
+    /// the same epoch of another process. The owner given here counts, not one within the value.
+    fn save<'a>(&'a self, kind: &'a str, id: &'a str, owner: Owner, value: Bytes) -> Pending<'a, ()>;
+
+    /// Removes a record under the same rule as `save`; one that is not there is removed already.
+    fn remove<'a>(&'a self, kind: &'a str, id: &'a str, owner: Owner) -> Pending<'a, ()>;
+
+    /// One record.
+    fn record<'a>(&'a self, kind: &'a str, id: &'a str) -> Pending<'a, Option<(Owner, Bytes)>>;
+
+    /// All records of a kind, in order of their ids.
+    fn records<'a>(&'a self, kind: &'a str) -> Pending<'a, Vec<(String, Owner, Bytes)>>;
+
+    /// Takes a record over: its owner becomes `to` with the epoch raised by one. `Conflict` unless `from` still owns
+    /// it. The new owner is returned.
+    fn claim<'a>(&'a self, kind: &'a str, id: &'a str, from: Owner, to: ProcessId) -> Pending<'a, Owner>;
+}
+
+/// When the first of these bindings expires.
+fn first_expiry(bindings: &[Binding]) -> Option<u64> {
+    bindings.iter().map(|b| b.expires_at).min()
+}
+
+/// True if `owner` may write where `standing` stands.
+fn may_write(owner: Owner, standing: Owner) -> bool {
+    owner.epoch > standing.epoch || owner == standing
+}

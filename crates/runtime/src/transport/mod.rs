@@ -1,0 +1,1 @@
+//! Transports towards the outside: UDP in batches and TCP connections with SIP framing.
