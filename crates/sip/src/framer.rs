@@ -97,6 +97,12 @@ impl Framer {
         self.buffer.len()
     }
 
+    /// How many bytes the next search for a header's end will look at.
+    #[must_use]
+    pub fn unscanned(&self) -> usize {
+        self.buffer.len() - self.scanned
+    }
+
     /// The next message or keep-alive; none until more bytes come.
     ///
     /// # Errors

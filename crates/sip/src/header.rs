@@ -69,7 +69,10 @@ impl<'a> NameAddr<'a> {
             }
             (uri, &rest[end..])
         };
-        if uri.is_empty() || uri.bytes().any(|b| b <= b' ' || matches!(b, b'<' | b'>' | b'"' | 0x7f)) {
+        // Without an early exit, so that the loop is vectorised.
+        let bad =
+            uri.bytes().fold(false, |bad, b| bad | (b <= b' ') | (b == b'<') | (b == b'>') | (b == b'"') | (b == 0x7f));
+        if bad || uri.is_empty() {
             return Err(BAD);
         }
         Ok(Self { display, uri, params: Params::parse(params)? })

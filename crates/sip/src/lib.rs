@@ -18,6 +18,7 @@ pub mod proxy;
 mod scan;
 pub mod status;
 pub mod transaction;
+pub mod typed;
 pub mod uri;
 mod validate;
 

@@ -6,8 +6,8 @@
 use crate::error::ParseError;
 use crate::header::{CSeq, Contact, NameAddr, Via};
 pub use crate::method::Method;
-use crate::name::COUNT;
 pub use crate::name::Name;
+use crate::name::{COUNT, known_at};
 pub use crate::scan::Values;
 use crate::scan::{is_blank, is_token_byte, number, trim};
 
@@ -159,20 +159,17 @@ impl<'a> Message<'a> {
                 }
                 Some(_) => {}
             }
-            // The name, up to blanks and the colon.
-            let mut at = line;
-            while bytes.get(at).is_some_and(|b| is_token_byte(*b)) {
-                at += 1;
-            }
-            let name_len = at - line;
-            while matches!(bytes.get(at), Some(b' ' | b'\t')) {
-                at += 1;
-            }
-            if name_len == 0 || name_len > usize::from(u8::MAX) || bytes.get(at) != Some(&b':') {
-                return Err(not_sip(bytes, if at < limit { ParseError::FieldLine } else { cut }));
-            }
+            let known = bytes.get(line..).and_then(|b| b.first_chunk()).and_then(known_at);
+            let (id, name_len, colon) = match known {
+                Some((name, colon)) => (name as u8, colon, line + colon),
+                None => name_at(bytes, line).ok_or_else(|| {
+                    // The line may have been cut off rather than be wrong.
+                    let whole = memchr::memchr(b'\n', &bytes[line..]).is_some();
+                    not_sip(bytes, if whole || buf.len() <= limit { ParseError::FieldLine } else { cut })
+                })?,
+            };
             // The value, over all its folds.
-            let mut start = at + 1;
+            let mut start = colon + 1;
             let mut end = start;
             loop {
                 end = line_end(bytes, end).map_err(|e| not_sip(bytes, e.unwrap_or(cut)))?;
@@ -188,9 +185,6 @@ impl<'a> Message<'a> {
             while end > start && is_blank(bytes[end - 1]) {
                 end -= 1;
             }
-            // SAFETY is not needed: a token is ASCII, so this never fails.
-            let name = std::str::from_utf8(&bytes[line..line + name_len]).unwrap_or_default();
-            let id = Name::parse(name).map_or(OTHER, |n| n as u8);
             let slot = Slot { id, name_len: name_len as u8, line: line as u16, value: (start as u16, end as u16) };
             self.push(slot)?;
             line = next;
@@ -235,6 +229,16 @@ impl<'a> Message<'a> {
             return Ok(());
         }
         let method_len = line.bytes().take_while(|b| is_token_byte(*b)).count();
+        if method_len > 0
+            && let Some(uri) = line.strip_suffix(" SIP/2.0").and_then(|l| l.get(method_len..)?.strip_prefix(' '))
+        {
+            // Without an early exit, so that the loop is vectorised.
+            let bad = uri.bytes().fold(false, |bad, b| bad | (b <= b' ') | (b == b'<') | (b == b'>') | (b == b'"'));
+            if !bad && !uri.is_empty() {
+                (self.first, self.second) = (&line[..method_len], uri);
+                return Ok(());
+            }
+        }
         let trimmed = trim(line);
         let version_at = trimmed.rfind([' ', '\t']).map_or(0, |at| at + 1);
         let version = &trimmed[version_at..];
@@ -382,7 +386,7 @@ impl<'a> Message<'a> {
     #[inline]
     pub fn call_id(&self) -> Result<&'a str, ParseError> {
         let value = self.header(Name::CallId).ok_or(ParseError::Missing(Name::CallId))?;
-        if value.is_empty() || value.bytes().any(is_blank) {
+        if value.is_empty() || value.bytes().fold(false, |bad, b| bad | matches!(b, b' ' | b'\t' | b'\r' | b'\n')) {
             return Err(ParseError::Malformed(Name::CallId));
         }
         Ok(value)
@@ -521,6 +525,20 @@ impl<'a> Message<'a> {
         let line = usize::from(slot.line);
         &self.head[line..line + usize::from(slot.name_len)]
     }
+}
+
+/// A name of any kind with blanks before its colon: its id, its length, the colon's offset. None if it is too long.
+fn name_at(bytes: &[u8], line: usize) -> Option<(u8, usize, usize)> {
+    let name_len = bytes[line..].iter().take_while(|b| is_token_byte(**b)).count();
+    let mut colon = line + name_len;
+    while matches!(bytes.get(colon), Some(b' ' | b'\t')) {
+        colon += 1;
+    }
+    if name_len == 0 || name_len > usize::from(u8::MAX) || bytes.get(colon) != Some(&b':') {
+        return None;
+    }
+    let name = std::str::from_utf8(&bytes[line..line + name_len]).ok()?;
+    Some((Name::parse(name).map_or(OTHER, |n| n as u8), name_len, colon))
 }
 
 /// The offset of the CR that ends the line that holds `from`: `Err(None)` if the buffer ends before,

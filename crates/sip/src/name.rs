@@ -55,29 +55,102 @@ names! {
 /// How many names there are.
 pub(crate) const COUNT: usize = TEXT.len();
 
-const EMPTY: u8 = u8::MAX;
-const SLOTS: usize = 256;
+/// A name in lower case, in three words; no known name is longer.
+type Words = [u64; 3];
+/// The bytes of [`Words`].
+pub(crate) const WIDTH: usize = 24;
+const NONE: u8 = u8::MAX;
+const SLOTS: usize = 512;
 
-const fn hash(len: usize, first: u8, middle: u8, last: u8) -> usize {
-    let (first, middle, last) = ((first | 0x20) as usize, (middle | 0x20) as usize, (last | 0x20) as usize);
-    (len.wrapping_mul(31) ^ first.wrapping_mul(7) ^ middle.wrapping_mul(13) ^ last.wrapping_mul(67)) % SLOTS
+/// Lower case of eight bytes at once; other bytes than `A` to `Z` stay.
+#[inline]
+const fn lower(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let low = word & (ONES * 0x7f);
+    let from_a = low.wrapping_add(ONES * (0x80 - b'A' as u64));
+    let past_z = low.wrapping_add(ONES * (0x7f - b'Z' as u64));
+    let upper = !word & (ONES * 0x80) & (from_a ^ past_z);
+    word | (upper >> 2)
 }
 
-/// Open addressing over the names, laid out by the compiler: one probe finds nearly every name.
-const TABLE: [u8; SLOTS] = {
-    let mut table = [EMPTY; SLOTS];
-    let mut id = 0;
-    while id < TEXT.len() {
-        let name = TEXT[id].as_bytes();
-        let mut slot = hash(name.len(), name[0], name[name.len() / 2], name[name.len() - 1]);
-        while table[slot] != EMPTY {
+#[inline]
+const fn hash(words: &Words) -> usize {
+    let mixed = words[0] ^ words[1].rotate_left(23) ^ words[2].rotate_left(41);
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55) as usize
+}
+
+const fn words(name: &[u8]) -> Words {
+    let mut words = [0u64; 3];
+    let mut at = 0;
+    while at < name.len() {
+        words[at / 8] |= (name[at] as u64) << (8 * (at % 8));
+        at += 1;
+    }
+    [lower(words[0]), lower(words[1]), lower(words[2])]
+}
+
+/// Open addressing over long and compact names, laid out by the compiler: one probe finds nearly every name.
+static TABLE: [(Words, u8); SLOTS] = {
+    let mut table = [([0; 3], NONE); SLOTS];
+    let mut n = 0;
+    while n < TEXT.len() + COMPACT.len() {
+        let letter = [b'a' + n.saturating_sub(TEXT.len()) as u8];
+        let (id, key) = if n < TEXT.len() {
+            (n as u8, words(TEXT[n].as_bytes()))
+        } else {
+            match COMPACT[n - TEXT.len()] {
+                Some(name) => (name as u8, words(&letter)),
+                None => (NONE, [0; 3]),
+            }
+        };
+        n += 1;
+        if id == NONE {
+            continue;
+        }
+        let mut slot = hash(&key);
+        while table[slot].1 != NONE {
             slot = (slot + 1) % SLOTS;
         }
-        table[slot] = id as u8;
-        id += 1;
+        table[slot] = (key, id);
     }
     table
 };
+
+#[inline]
+fn find(key: &Words) -> Option<Name> {
+    let mut slot = hash(key);
+    loop {
+        let (text, id) = &TABLE[slot % SLOTS];
+        if *id == NONE {
+            return None;
+        }
+        if text == key {
+            return Some(ALL[*id as usize]);
+        }
+        slot += 1;
+    }
+}
+
+/// A known name and the colon right after it, at the start of a line: the name and the colon's offset.
+#[inline]
+pub(crate) fn known_at(line: &[u8; WIDTH]) -> Option<(Name, usize)> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut key = [0; 3];
+    for (n, (word, bytes)) in key.iter_mut().zip(line.as_chunks::<8>().0).enumerate() {
+        let raw = u64::from_le_bytes(*bytes);
+        let colons = raw ^ (ONES * b':' as u64);
+        // The lowest marked byte is exact, which is the one that is used.
+        let found = colons.wrapping_sub(ONES) & !colons & (ONES * 0x80);
+        if found != 0 {
+            let at = found.trailing_zeros() / 8;
+            let kept = raw & ((1u64 << (8 * at)) - 1);
+            *word = lower(kept);
+            return find(&key).map(|name| (name, 8 * n + at as usize));
+        }
+        *word = lower(raw);
+    }
+    None
+}
 
 impl Name {
     /// The name as RFC 3261 20 and IANA write it.
@@ -90,25 +163,10 @@ impl Name {
     #[must_use]
     #[inline]
     pub fn parse(name: &str) -> Option<Self> {
-        let bytes = name.as_bytes();
-        let (first, last) = (*bytes.first()?, *bytes.last()?);
-        if bytes.len() == 1 {
-            let letter = first.to_ascii_lowercase();
-            return if letter.is_ascii_lowercase() { COMPACT[(letter - b'a') as usize] } else { None };
+        if name.is_empty() || name.len() > WIDTH {
+            return None;
         }
-        let mut slot = hash(bytes.len(), first, bytes[bytes.len() / 2], last);
-        loop {
-            let id = TABLE[slot];
-            if id == EMPTY {
-                return None;
-            }
-            let text = TEXT[id as usize];
-            // Nearly everyone writes the canonical case: compare words before letters.
-            if text == name || text.eq_ignore_ascii_case(name) {
-                return Some(ALL[id as usize]);
-            }
-            slot = (slot + 1) % SLOTS;
-        }
+        find(&words(name.as_bytes()))
     }
 
     /// Every known name.

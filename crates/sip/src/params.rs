@@ -1,7 +1,7 @@
 //! Parameters of URIs and header fields (`;name=value`, RFC 3261 25.1), read in place.
 
 use crate::error::ParseError;
-use crate::scan::{self, quoted_len, trim};
+use crate::scan::{is_blank, is_stop, is_token_byte, is_value_byte, quoted_len, trim};
 
 /// The parameters after a value, as written: empty, or `;a=b;c`. Blanks around `;` and `=` are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,30 +14,41 @@ impl<'a> Params<'a> {
     ///
     /// # Errors
     /// [`ParseError::Syntax`] for anything but parameters.
+    #[inline]
     pub fn parse(raw: &'a str) -> Result<Self, ParseError> {
+        const BAD: ParseError = ParseError::Syntax("parameter");
         let raw = trim(raw);
-        if raw.is_empty() {
-            return Ok(Self { raw });
-        }
-        if !raw.starts_with(';') {
-            return Err(ParseError::Syntax("parameter"));
-        }
-        let params = Self { raw };
-        for (name, value) in params.iter() {
-            let good = scan::is_token(name)
-                && value.is_none_or(|v| {
-                    if v.starts_with('"') {
-                        quoted_len(v) == Some(v.len())
-                    } else {
-                        !v.is_empty()
-                            && v.bytes().all(|b| !scan::is_blank(b) && !matches!(b, b'"' | b'<' | b'>' | b','))
-                    }
-                });
-            if !good {
-                return Err(ParseError::Syntax("parameter"));
+        let bytes = raw.as_bytes();
+        let skip = |mut at: usize, class: fn(u8) -> bool| {
+            while at < bytes.len() && class(bytes[at]) {
+                at += 1;
+            }
+            at
+        };
+        let mut at = 0;
+        while at < bytes.len() {
+            if bytes[at] != b';' {
+                return Err(BAD);
+            }
+            let start = skip(at + 1, is_blank);
+            at = skip(start, is_token_byte);
+            if at == start {
+                return Err(BAD);
+            }
+            at = skip(at, is_blank);
+            if bytes.get(at) == Some(&b'=') {
+                let start = skip(at + 1, is_blank);
+                at = match bytes.get(start) {
+                    Some(b'"') => start + quoted_len(&raw[start..]).ok_or(BAD)?,
+                    _ => skip(start, is_value_byte),
+                };
+                if at == start {
+                    return Err(BAD);
+                }
+                at = skip(at, is_blank);
             }
         }
-        Ok(params)
+        Ok(Self { raw })
     }
 
     /// Takes text that is known to be parameters of a URI.
@@ -62,7 +73,7 @@ impl<'a> Params<'a> {
     #[must_use]
     #[inline]
     pub fn get(&self, name: &str) -> Option<Option<&'a str>> {
-        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+        self.iter().find(|(n, _)| n.len() == name.len() && n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
     }
 
     /// Every parameter in order.
@@ -100,12 +111,15 @@ impl<'a> Iterator for ParamsIter<'a> {
         let bytes = rest.as_bytes();
         let mut at = 0;
         let mut equals = None;
-        while let Some(b) = bytes.get(at) {
-            match b {
-                b';' => break,
-                b'=' if equals.is_none() => equals = Some(at),
-                b'"' => at += quoted_len(&rest[at..]).unwrap_or(bytes.len() - at) - 1,
-                _ => {}
+        while at < bytes.len() {
+            let b = bytes[at];
+            if is_stop(b) {
+                match b {
+                    b';' => break,
+                    b'=' if equals.is_none() => equals = Some(at),
+                    b'"' => at += quoted_len(&rest[at..]).unwrap_or(bytes.len() - at) - 1,
+                    _ => {}
+                }
             }
             at += 1;
         }

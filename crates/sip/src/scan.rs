@@ -2,6 +2,12 @@
 
 const TOKEN: u8 = 1;
 const BLANK: u8 = 2;
+/// Ends a parameter's name or value, or begins a quoted string.
+const STOP: u8 = 4;
+/// May stand in a parameter's value that is not quoted.
+const VALUE: u8 = 8;
+/// May stand in a host name; underscores are none of RFC 1123 but are met in private networks' DNS.
+const HOST: u8 = 16;
 
 /// Classes of bytes, by the compiler.
 const CLASS: [u8; 256] = {
@@ -16,6 +22,15 @@ const CLASS: [u8; 256] = {
         }
         if matches!(c, b' ' | b'\t' | b'\r' | b'\n') {
             table[b] |= BLANK;
+        }
+        if matches!(c, b';' | b'=' | b'"') {
+            table[b] |= STOP;
+        }
+        if c > b' ' && !matches!(c, b'"' | b'<' | b'>' | b',' | b';' | 0x7f) {
+            table[b] |= VALUE;
+        }
+        if c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_') {
+            table[b] |= HOST;
         }
         b += 1;
     }
@@ -34,10 +49,22 @@ pub(crate) fn is_blank(b: u8) -> bool {
     CLASS[b as usize] & BLANK != 0
 }
 
-/// One or more bytes, all of a token.
+/// A byte at which the walk over parameters has to look.
 #[inline]
-pub(crate) fn is_token(s: &str) -> bool {
-    !s.is_empty() && s.bytes().all(is_token_byte)
+pub(crate) fn is_stop(b: u8) -> bool {
+    CLASS[b as usize] & STOP != 0
+}
+
+/// A byte of a parameter's value without quotes.
+#[inline]
+pub(crate) fn is_value_byte(b: u8) -> bool {
+    CLASS[b as usize] & VALUE != 0
+}
+
+/// A byte of a host name.
+#[inline]
+pub(crate) fn is_host_byte(b: u8) -> bool {
+    CLASS[b as usize] & HOST != 0
 }
 
 /// Without blanks at either end.

@@ -6,24 +6,24 @@ use sip::intake::{self, Intake};
 use sip::{Message, Name};
 
 /// The folder of message files.
-pub fn messages() -> PathBuf {
+pub(crate) fn messages() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/messages"))
 }
 
 /// The bytes of a message file, by its path without `.dat`.
-pub fn load(name: &str) -> Vec<u8> {
+pub(crate) fn load(name: &str) -> Vec<u8> {
     let path = messages().join(format!("{name}.dat"));
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 /// Text with LF as a message with CRLF.
-pub fn crlf(text: &str) -> Vec<u8> {
+pub(crate) fn crlf(text: &str) -> Vec<u8> {
     text.replace('\n', "\r\n").into_bytes()
 }
 
 /// What a server does with a datagram.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Accepted,
     /// With this status, by an answer that the sender can match.
     Rejected(u16),
@@ -31,7 +31,7 @@ pub enum Verdict {
 }
 
 /// Judges a datagram, and holds a refusal to what an answer must have.
-pub fn judge(buf: &[u8]) -> Verdict {
+pub(crate) fn judge(buf: &[u8]) -> Verdict {
     match intake::datagram(buf, "judge") {
         Intake::Message(_) => Verdict::Accepted,
         Intake::Dropped(_) => Verdict::Dropped,
@@ -51,6 +51,6 @@ pub fn judge(buf: &[u8]) -> Verdict {
 }
 
 /// The body as text.
-pub fn body_of<'a>(message: &Message<'a>) -> &'a str {
+pub(crate) fn body_of<'a>(message: &Message<'a>) -> &'a str {
     std::str::from_utf8(message.body()).unwrap()
 }

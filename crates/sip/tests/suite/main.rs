@@ -1,9 +1,12 @@
 //! The suite of the `sip` crate, filed by RFC section and by property.
 
 mod common;
+mod edits;
+mod print_parse;
 mod rfc4475_3_1_1;
 mod rfc4475_3_1_2;
 mod rfc4475_3_2;
 mod rfc4475_3_3;
 mod rfc4475_3_4;
 mod rfc5118_4;
+mod streams;
