@@ -2,4 +2,11 @@
 //!
 //! Nothing here opens a socket, reads a clock or takes randomness: bytes and times come in, bytes and times go out.
 
+pub mod dtmf;
+pub mod g711;
+pub mod jitter;
+pub mod packet;
+pub mod rtcp;
 pub mod sdp;
+pub mod stats;
+pub mod tone;
