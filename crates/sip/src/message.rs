@@ -245,14 +245,16 @@ impl<'a> Message<'a> {
         if method_len == 0 || method_len >= version_at || !is_version(version) {
             return Err(ParseError::NotSip);
         }
-        self.first = &line[..method_len];
         let between = &trimmed[method_len..version_at];
-        self.second = trim(between);
+        let uri = trim(between);
+        if !between.starts_with([' ', '\t']) || uri.is_empty() {
+            return Err(ParseError::NotSip);
+        }
+        (self.first, self.second) = (&line[..method_len], uri);
         let strict = between.len() == self.second.len() + 2
             && trimmed.len() == line.len()
             && between.starts_with(' ')
             && between.ends_with(' ')
-            && !self.second.is_empty()
             && !self.second.bytes().any(|b| is_blank(b) || matches!(b, b'<' | b'>' | b'"'));
         if !version.eq_ignore_ascii_case("SIP/2.0") {
             self.fault = Some(ParseError::Version);

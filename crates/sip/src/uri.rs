@@ -285,6 +285,9 @@ impl<'a> Uri<'a> {
     /// their text.
     #[must_use]
     pub fn equivalent(&self, other: &Uri<'_>) -> bool {
+        if self.raw == other.raw {
+            return true;
+        }
         match (self.scheme, other.scheme) {
             (Scheme::Sip, Scheme::Sip) | (Scheme::Sips, Scheme::Sips) => self.sip_equivalent(other),
             (Scheme::Tel, Scheme::Tel) => {
@@ -297,7 +300,7 @@ impl<'a> Uri<'a> {
                     && covers(&self.params, &other.params)
                     && covers(&other.params, &self.params)
             }
-            _ => self.raw == other.raw,
+            _ => false,
         }
     }
 

@@ -1,7 +1,9 @@
 //! The suite of the `sip` crate, filed by RFC section and by property.
 
 mod common;
+mod differential;
 mod edits;
+mod mutations;
 mod print_parse;
 mod rfc4475_3_1_1;
 mod rfc4475_3_1_2;
