@@ -1,0 +1,157 @@
+//! A set of files, kept compiled while they change.
+//!
+//! What was good stays: a document that is no longer good by itself leaves its former manifest in place, and so does a
+//! file that is not YAML any more; what no longer compiles is held by the compiler. Only what is gone from files that
+//! are good is taken away.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::compiler::{Change, Compiler, Delta, Held};
+use crate::manifests::{Content, Judge, Manifest, Problem, Source};
+
+/// What a load made of the files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// What has changed for the services.
+    pub delta: Delta,
+    /// All that is wrong now, not only what is new, by file and line. Empty: all is well.
+    pub problems: Vec<Problem>,
+}
+
+impl Update {
+    /// True when something did not become live: a start should not go on, a running process keeps what was good.
+    pub fn keeps_out(&self) -> bool {
+        self.problems.iter().any(|problem| problem.keeps_out)
+    }
+}
+
+/// A set of files, compiled. It is one namespace.
+#[derive(Debug)]
+pub struct Folder {
+    judge: Judge,
+    compiler: Compiler,
+    /// What the compiler has, by `PbxEndpoint/8005`.
+    manifests: BTreeMap<String, Manifest>,
+}
+
+impl Folder {
+    /// An empty one; `epoch` is that of the versions it makes.
+    pub fn new(epoch: u64) -> Self {
+        Self { judge: Judge::default(), compiler: Compiler::new(epoch, Held::default()), manifests: BTreeMap::new() }
+    }
+
+    /// Takes the files as they are now, all of them, and compiles what has changed since the last time.
+    pub fn load(&mut self, files: &[Source]) -> Update {
+        let mut problems = Vec::new();
+        let mut broken = BTreeSet::new();
+        let mut now: BTreeMap<String, Manifest> = BTreeMap::new();
+        let mut namespace: Option<String> = None;
+        for file in files {
+            let parsed = self.judge.parse(file);
+            if !parsed.problems.is_empty() {
+                broken.insert(file.name.clone());
+            }
+            problems.extend(parsed.problems);
+            for manifest in parsed.manifests {
+                match (&namespace, &manifest.namespace) {
+                    (Some(one), Some(other)) if one != other => {
+                        let message =
+                            format!("another namespace, {one:?}, stands elsewhere: all files are one namespace");
+                        problems.push(problem(&manifest, "metadata.namespace", message));
+                        continue;
+                    }
+                    (None, Some(_)) => namespace.clone_from(&manifest.namespace),
+                    _ => {}
+                }
+                self.admit(manifest, &mut now, &mut problems);
+            }
+        }
+        for (id, manifest) in &self.manifests {
+            if broken.contains(&manifest.origin.file) && !now.contains_key(id) {
+                now.insert(id.clone(), manifest.clone());
+            }
+        }
+
+        let changes = self.changes(&now);
+        self.manifests = now;
+        let delta = self.compiler.apply(changes);
+        problems.extend(self.findings());
+        problems.sort_by(|a, b| (&a.file, a.line, &a.field).cmp(&(&b.file, b.line, &b.field)));
+        Update { delta, problems }
+    }
+
+    /// The compiler: its snapshots and statuses.
+    pub fn compiler(&self) -> &Compiler {
+        &self.compiler
+    }
+
+    /// Puts a manifest among the present ones, unless one of its kind and name is there. Of two, the file that had it
+    /// before keeps it, else the first.
+    fn admit(&self, manifest: Manifest, now: &mut BTreeMap<String, Manifest>, problems: &mut Vec<Problem>) {
+        let id = manifest.id();
+        let Some(first) = now.get(&id) else {
+            now.insert(id, manifest);
+            return;
+        };
+        let holder = self.manifests.get(&id).map(|holder| holder.origin.file.as_str());
+        let stays = Some(manifest.origin.file.as_str()) == holder && Some(first.origin.file.as_str()) != holder;
+        let (kept, other) = if stays { (&manifest, first) } else { (first, &manifest) };
+        let place = format!("{}:{}", kept.origin.file, kept.origin.line("metadata.name"));
+        let message = match id.split_once('/') {
+            Some(("Dialplan", name)) => format!("the context {name:?} is defined twice, here and at {place}: keep one"),
+            _ => format!("is defined twice, here and at {place}: keep one"),
+        };
+        problems.push(problem(other, "metadata.name", message));
+        if stays {
+            now.insert(id, manifest);
+        }
+    }
+
+    /// What leads from the manifests that the compiler has to these.
+    fn changes(&self, now: &BTreeMap<String, Manifest>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (id, old) in &self.manifests {
+            if !now.contains_key(id) {
+                changes.push(match &old.content {
+                    Content::Resource(resource) => Change::Delete(resource.id()),
+                    Content::Secret(name, _) => Change::SecretGone { name: name.clone() },
+                });
+            }
+        }
+        for (id, new) in now {
+            if self.manifests.get(id).is_none_or(|old| old.content != new.content) {
+                changes.push(match new.content.clone() {
+                    Content::Resource(resource) => Change::Put(resource),
+                    Content::Secret(name, values) => Change::Secret { name, values },
+                });
+            }
+        }
+        changes
+    }
+
+    /// The compiler's findings, with file and line.
+    fn findings(&self) -> Vec<Problem> {
+        let findings = self.compiler.statuses().values().flat_map(|status| &status.findings);
+        findings
+            .filter_map(|finding| {
+                let manifest = self.manifests.get(&finding.resource.to_string())?;
+                let keeps_out = finding.reason.keeps_out();
+                Some(Problem { keeps_out, ..problem(manifest, &finding.path, finding.message.clone()) })
+            })
+            .collect()
+    }
+}
+
+fn problem(manifest: &Manifest, field: &str, message: String) -> Problem {
+    Problem {
+        file: manifest.origin.file.clone(),
+        line: manifest.origin.line(field),
+        resource: manifest.id(),
+        field: field.to_owned(),
+        message,
+        keeps_out: true,
+    }
+}
+
+#[cfg(test)]
+mod tests;
