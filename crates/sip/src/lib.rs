@@ -13,6 +13,8 @@ pub mod intake;
 pub mod message;
 mod method;
 mod name;
+#[cfg(any(test, feature = "testing"))]
+pub mod net_emulator;
 mod params;
 pub mod proxy;
 mod scan;
