@@ -1,1 +1,104 @@
-//! The router service: core and driver.
+//! The router: a back-to-back user agent. It authenticates calls, runs the dialplan on them and owns their dialogs.
+//!
+//! [`core::Core`] decides, [`driver`] does. A call is a leg (one dialog with a caller), the dialplan running on it, and
+//! as many legs to callees as it takes; a bridge joins two. What of the RFCs is done: `docs/rfc/router.md`.
+
+mod auth;
+mod bridge;
+mod call;
+mod cause;
+mod change;
+mod connect;
+pub mod core;
+mod dial;
+mod driver;
+mod end;
+mod headers;
+pub mod identify;
+mod invite;
+pub mod io;
+mod leg;
+mod media;
+mod negotiate;
+mod plan;
+mod save;
+mod session;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod views;
+
+pub use crate::core::{Core, Counters, Load, View};
+pub use driver::build;
+pub use identify::Directory;
+pub use io::{Answer, Ask, AskId, Input, Output};
+
+use sip::digest::Algorithm;
+use std::time::Duration;
+
+/// Bounds and times of the core.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Calls at once; more get 503.
+    pub max_calls: usize,
+    /// Legs at once, ringing and ending ones included; more get 503.
+    pub max_legs: usize,
+    /// Transactions at once; more get 503.
+    pub max_transactions: usize,
+    /// Contacts that one dial rings; more are left out and counted.
+    pub max_branches: usize,
+    /// How long a dial without a timeout of its own rings at most.
+    pub ring_limit: Duration,
+    /// How old a nonce may be.
+    pub nonce_age: Duration,
+    /// Digest algorithms that are offered, the preferred first. Answers by any that we have are taken. MD5 alone unless
+    /// said otherwise: Debian's baresip 1.0 gives up when it finds another beside it, against RFC 8760 2.4.
+    pub algorithms: Vec<Algorithm>,
+    /// The session interval that we ask for (RFC 4028).
+    pub session_interval: Duration,
+    /// The least that we take (RFC 4028 5: not below 90 s).
+    pub session_min: Duration,
+    /// Transaction timers.
+    pub timers: sip::transaction::Timers,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_calls: 20_000,
+            max_legs: 100_000,
+            max_transactions: 400_000,
+            max_branches: 16,
+            ring_limit: Duration::from_secs(600),
+            nonce_age: Duration::from_secs(300),
+            algorithms: vec![Algorithm::Md5],
+            session_interval: Duration::from_secs(1800),
+            session_min: Duration::from_secs(90),
+            timers: sip::transaction::Timers { c: None, ..sip::transaction::Timers::default() },
+        }
+    }
+}
+
+/// How the service is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The core's bounds and times.
+    pub limits: Limits,
+    /// How long a store or relay may take to answer before it counts as gone.
+    pub ask_timeout: Duration,
+    /// Questions under way at once.
+    pub max_asks: usize,
+    /// When drained, what is left after this is hung up.
+    pub drain_limit: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            ask_timeout: Duration::from_secs(1),
+            max_asks: 65_536,
+            drain_limit: Duration::from_secs(3600),
+        }
+    }
+}

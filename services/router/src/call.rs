@@ -1,0 +1,99 @@
+//! Calls: the dialplan running on a leg.
+
+use crate::bridge::BridgeKey;
+use crate::cause::{Branch, Outcome};
+use crate::leg::LegKey;
+use contract::records::{CallRecord, Owner, SCHEMA};
+use dialplan::Step;
+use std::sync::Arc;
+
+/// Names a call within the core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct CallKey(pub(crate) u64);
+
+/// Why the call has, or wants, a far leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Far {
+    /// The dial step: the call ends with it.
+    Dial,
+    /// The answer step: the plan goes on at once.
+    Answer,
+    /// Playback or echo: the plan goes on when the far leg ends.
+    Play,
+}
+
+/// A dial under way: everyone rings, the first that answers wins.
+#[derive(Debug)]
+pub(crate) struct Dialing {
+    /// Tells this dial's look-ups from those of an earlier one.
+    pub(crate) number: u64,
+    pub(crate) far: Far,
+    /// Look-ups unanswered.
+    pub(crate) looking: usize,
+    /// Branches under way.
+    pub(crate) branches: Vec<LegKey>,
+    /// How the others ended.
+    pub(crate) ended: Vec<Branch>,
+    /// The branch whose early media the caller hears.
+    pub(crate) early: Option<LegKey>,
+    /// The branch that answered and is being connected.
+    pub(crate) winner: Option<LegKey>,
+    /// The store did not answer for one of them.
+    pub(crate) store_down: bool,
+}
+
+/// One call.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// The call id: 32 hexadecimal digits (RFC 7989).
+    pub(crate) id: String,
+    pub(crate) owner: Owner,
+    /// The leg that the plan runs on.
+    pub(crate) leg: LegKey,
+    /// The calling endpoint.
+    pub(crate) endpoint: String,
+    /// Number and name that the callee sees, and `CALLERID(...)`.
+    pub(crate) caller_number: String,
+    pub(crate) caller_name: Option<String>,
+    pub(crate) context: String,
+    pub(crate) exten: String,
+    pub(crate) steps: Arc<[Step]>,
+    /// The next step.
+    pub(crate) step: usize,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) dialing: Option<Dialing>,
+    /// What the far leg in the bridge is there for.
+    pub(crate) far: Option<Far>,
+    pub(crate) bridge: Option<BridgeKey>,
+    /// Hops left for the far legs.
+    pub(crate) max_forwards: u8,
+    /// Header fields for the far legs.
+    pub(crate) passed: Vec<(String, String)>,
+    /// Header fields of the callee's last answer, for the caller.
+    pub(crate) returned: Vec<(String, String)>,
+    /// The last provisional answer to the caller: status and description.
+    pub(crate) progress: Option<(u16, Option<String>)>,
+    pub(crate) started_at: u64,
+    /// A relay knows it.
+    pub(crate) described: bool,
+    /// A record of it is or will be in the store.
+    pub(crate) saved: bool,
+    /// The store did not take its records: it will not outlive us.
+    pub(crate) unprotected: bool,
+}
+
+impl Call {
+    /// Its record.
+    pub(crate) fn record(&self, leg: String) -> CallRecord {
+        CallRecord {
+            schema: SCHEMA,
+            id: self.id.clone(),
+            owner: self.owner,
+            leg,
+            context: self.context.clone(),
+            exten: self.exten.clone(),
+            step: self.step,
+            started_at: self.started_at,
+        }
+    }
+}

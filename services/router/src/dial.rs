@@ -1,0 +1,585 @@
+//! The dial step: every live contact of every target rings at once, the first that answers wins, the others are
+//! cancelled. A conference is dialled the same way, with one branch.
+
+use crate::call::{CallKey, Dialing, Far};
+use crate::cause::{self, Branch, Outcome};
+use crate::core::{Client, Core, Then, Turn};
+use crate::headers;
+use crate::io::Ask;
+use crate::leg::{Begin, Leg, LegKey, Phase};
+use crate::media;
+use crate::negotiate::{self, Told};
+use crate::timers::Timer;
+use contract::events::CallEventKind;
+use contract::leg::LegToken;
+use contract::location::{Aor, Binding, StoreError};
+use contract::records::Direction;
+use contract::{ProcessId, Service, Transport, hop::host};
+use dialplan::Target;
+use sip::build;
+use sip::message::Message;
+use sip::transaction::ClientId;
+use sip::{Method, Name};
+use std::time::Duration;
+
+/// `Reason` of the branches that lost (RFC 3326 2).
+const COMPLETED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
+/// How often a caller is told that it still rings (RFC 3261 13.3.1.1).
+const PROGRESS: Duration = Duration::from_secs(60);
+
+/// Whom a branch rings.
+struct Callee<'a> {
+    endpoint: &'a str,
+    codecs: Vec<String>,
+    uri: &'a str,
+    route: &'a [String],
+    /// Goes straight to this process instead of by its route.
+    process: Option<ProcessId>,
+    remote: Option<std::net::IpAddr>,
+}
+
+impl Core {
+    /// Rings targets.
+    pub(crate) fn dial(&mut self, turn: &mut Turn<'_>, key: CallKey, targets: &[Target], timeout: Option<Duration>) {
+        let number = self.begin_dial(turn, key, Far::Dial, timeout.unwrap_or(self.limits.ring_limit));
+        for target in targets {
+            let Target::Endpoint(endpoint) = target else { continue };
+            if turn.view.directory.endpoint(endpoint).is_none() {
+                self.branch_ended(key, Branch::Unknown);
+                continue;
+            }
+            if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
+                dialing.looking += 1;
+            }
+            let then = Then::Located { call: key, dial: number, endpoint: endpoint.clone() };
+            self.ask(Ask::Load { aor: endpoint.clone() }, then);
+        }
+        self.dial_over(turn, key);
+    }
+
+    /// Connects the caller with a conference.
+    pub(crate) fn dial_conference(&mut self, turn: &mut Turn<'_>, key: CallKey, far: Far, uri: &str) {
+        self.begin_dial(turn, key, far, self.limits.ring_limit);
+        let Some(call) = self.calls.get(&key) else { return };
+        match turn.view.peers.choose(Service::Conference, call.id.as_bytes()) {
+            Some(process) => {
+                let callee = Callee {
+                    endpoint: "conference",
+                    codecs: vec![],
+                    uri,
+                    route: &[],
+                    process: Some(process),
+                    remote: None,
+                };
+                self.ring(turn, key, callee);
+            }
+            None => self.branch_ended(key, Branch::Status(500)),
+        }
+        self.dial_over(turn, key);
+    }
+
+    fn begin_dial(&mut self, turn: &Turn<'_>, key: CallKey, far: Far, limit: Duration) -> u64 {
+        let number = self.number();
+        if let Some(call) = self.calls.get_mut(&key) {
+            call.returned.clear();
+            call.dialing = Some(Dialing {
+                number,
+                far,
+                looking: 0,
+                branches: Vec::new(),
+                ended: Vec::new(),
+                early: None,
+                winner: None,
+                store_down: false,
+            });
+            self.timers.arm(Timer::Dial(key), turn.now.mono + limit);
+        }
+        number
+    }
+
+    /// The bindings of a target came.
+    pub(crate) fn located(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: CallKey,
+        dial: u64,
+        endpoint: &str,
+        result: Result<Aor, StoreError>,
+    ) {
+        let dialing = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()).filter(|d| d.number == dial);
+        let Some(dialing) = dialing else { return };
+        dialing.looking = dialing.looking.saturating_sub(1);
+        match result {
+            Err(_) => dialing.store_down = true,
+            Ok(aor) => {
+                let codecs = turn.view.directory.endpoint(endpoint).map(|e| e.codecs.clone()).unwrap_or_default();
+                let live: Vec<&Binding> = aor.bindings.iter().filter(|b| is_live(turn, b)).collect();
+                if live.is_empty() {
+                    self.branch_ended(key, Branch::Absent);
+                }
+                for binding in live {
+                    let callee = Callee {
+                        endpoint,
+                        codecs: codecs.clone(),
+                        uri: &binding.contact,
+                        route: &binding.path,
+                        process: None,
+                        remote: binding.flow.map(|f| f.remote.ip()),
+                    };
+                    self.ring(turn, key, callee);
+                }
+            }
+        }
+        self.dial_over(turn, key);
+    }
+
+    /// Begins one branch: its leg, and the offer made for it.
+    fn ring(&mut self, turn: &mut Turn<'_>, key: CallKey, callee: Callee<'_>) {
+        let Some(call) = self.calls.get(&key) else { return };
+        let branches = call.dialing.as_ref().map_or(0, |d| d.branches.len());
+        if branches >= self.limits.max_branches || self.legs.len() >= self.limits.max_legs {
+            self.counters.branches_dropped += 1;
+            return self.branch_ended(key, Branch::Status(500));
+        }
+        let Some(near) = self.legs.get(&call.leg) else { return };
+        let offer = match &near.said {
+            None => None,
+            Some(said) => match negotiate::restrict(said, &[&near.codecs, &callee.codecs]) {
+                Some(offer) if near.is_up() => Some(negotiate::prefer(&offer, near.told.text())),
+                Some(offer) => Some(offer),
+                None => return self.branch_ended(key, Branch::Status(488)),
+            },
+        };
+        let place = callee.route.first().and_then(|r| headers::place(r));
+        let place = place.unwrap_or_else(|| host(Service::Router, turn.view.me));
+        let next = callee.process.or_else(|| headers::next_hop(turn.view, callee.route, callee.uri, &call.id));
+        let Some(next) = next else {
+            return self.branch_ended(key, Branch::Status(500));
+        };
+        let (leg_id, tag, branch_call) = (turn.token(8), turn.token(8), turn.token(16));
+        let token = LegToken { process: turn.view.me, leg: leg_id.clone() }.seal(turn.view.keys);
+        let host_port = turn.view.directory.pbx().domains.first().cloned();
+        let host_port = host_port.unwrap_or_else(|| headers::host_of(&place).to_owned());
+        let from = headers::address(call.caller_name.as_deref(), &call.caller_number, &host_port);
+        let mut request = build::request(Method::Invite.as_str(), callee.uri)
+            .header(Name::Via, turn.via())
+            .header(Name::MaxForwards, call.max_forwards.to_string());
+        for route in callee.route {
+            request = request.header(Name::Route, route);
+        }
+        request = request
+            .header(Name::From, format!("{from};tag={tag}"))
+            .header(Name::To, headers::address(None, callee.endpoint, &host_port))
+            .header(Name::CallId, &branch_call)
+            .header(Name::CSeq, "1 INVITE")
+            .header(Name::Contact, format!("<sip:{token}@{place}>"))
+            .header(Name::Allow, headers::ALLOW)
+            .header(Name::Supported, headers::SUPPORTED)
+            .header(Name::SessionExpires, self.limits.session_interval.as_secs().to_string())
+            .header(Name::MinSE, self.limits.session_min.as_secs().to_string())
+            .header(Name::SessionId, headers::session_id(&call.id, near.remote_session.as_deref()))
+            .header(Name::UserAgent, headers::AGENT);
+        for (name, value) in &call.passed {
+            request = request.other(name, value);
+        }
+        let (call_id, near_key, owner) = (call.id.clone(), call.leg, call.owner);
+        let leg_key = LegKey(self.number());
+        let mut leg = Leg::new(Begin {
+            id: leg_id,
+            call: key,
+            call_id: call_id.clone(),
+            owner,
+            direction: Direction::Outbound,
+            endpoint: callee.endpoint.to_owned(),
+            codecs: callee.codecs,
+            contact: format!("<sip:{token}@{place}>"),
+            name: (branch_call, tag),
+            told: Told::new(turn.rng.next_u64()),
+        });
+        leg.remote = callee.remote;
+        leg.next = Some(next);
+        leg.draft = Some(request);
+        leg.described = offer.is_some();
+        self.dialogs.insert(leg.name.clone(), leg_key);
+        self.legs.insert(leg_key, leg);
+        if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
+            dialing.branches.push(leg_key);
+        }
+        match offer {
+            Some(offer) => self.describe(turn, near_key, leg_key, &offer, Then::Offered(leg_key)),
+            None => self.send_invite(turn, leg_key, None),
+        }
+    }
+
+    /// Has a leg's offer described for another leg.
+    pub(crate) fn describe(&mut self, turn: &Turn<'_>, from: LegKey, to: LegKey, offer: &str, then: Then) {
+        let (Some(a), Some(b)) = (self.legs.get(&from), self.legs.get(&to)) else { return };
+        let command = media::offer(&a.call_id, a.side(), b.side(), offer, turn.view.me);
+        if let Some(call) = a.call.and_then(|c| self.calls.get_mut(&c)) {
+            call.described = true;
+        }
+        self.ask(Ask::Media(command), then);
+    }
+
+    /// Has a leg's answer described for the leg that made the offer.
+    pub(crate) fn describe_answer(
+        &mut self,
+        turn: &Turn<'_>,
+        offerer: LegKey,
+        answerer: LegKey,
+        answer: &str,
+        then: Then,
+    ) {
+        let (Some(a), Some(b)) = (self.legs.get(&offerer), self.legs.get(&answerer)) else { return };
+        let command = media::answer(&a.call_id, a.side(), b.side(), answer, turn.view.me);
+        self.ask(Ask::Media(command), then);
+    }
+
+    /// The caller's offer is described for a branch: it may ring.
+    pub(crate) fn offered(&mut self, turn: &mut Turn<'_>, leg_key: LegKey, result: Result<String, String>) {
+        let Some(leg) = self.legs.get_mut(&leg_key) else { return };
+        let Some(call) = leg.call else { return self.bury(leg_key) };
+        match result {
+            Ok(sdp) => {
+                let body = leg.told.tell(&sdp);
+                self.send_invite(turn, leg_key, Some(body));
+            }
+            Err(error) => {
+                tracing::warn!(call = %leg.call_id, %error, "no relay for a branch");
+                self.drop_branch(leg_key, Branch::Status(500));
+                self.dial_over(turn, call);
+            }
+        }
+    }
+
+    fn send_invite(&mut self, turn: &mut Turn<'_>, leg_key: LegKey, body: Option<String>) {
+        let Some(leg) = self.legs.get_mut(&leg_key) else { return };
+        let (Some(next), Some(draft)) = (leg.next, leg.draft.clone()) else { return };
+        let request = match body {
+            Some(body) => draft.body(headers::ACCEPT, body),
+            None => draft,
+        };
+        let bytes = request.finish();
+        match self.transactions.send(bytes.clone(), next, true, turn.now.mono) {
+            Ok(id) => {
+                leg.client = Some(id);
+                leg.invite = Some(bytes);
+                self.clients.insert(id, Client::Invite(leg_key));
+            }
+            Err(_) => {
+                self.counters.overflow += 1;
+                let call = leg.call;
+                self.drop_branch(leg_key, Branch::Status(500));
+                if let Some(call) = call {
+                    self.dial_over(turn, call);
+                }
+            }
+        }
+    }
+
+    /// A response to the INVITE that makes a leg.
+    pub(crate) fn branch_response(
+        &mut self,
+        turn: &mut Turn<'_>,
+        message: &Message<'_>,
+        id: ClientId,
+        leg_key: LegKey,
+        status: u16,
+    ) {
+        match status {
+            100..=199 => self.branch_progress(turn, message, leg_key, status),
+            200..=299 => self.branch_answered(turn, message, id, leg_key),
+            _ => {
+                let Some(leg) = self.legs.get_mut(&leg_key) else {
+                    self.clients.remove(&id);
+                    return;
+                };
+                if leg.client != Some(id) {
+                    self.clients.remove(&id);
+                    return;
+                }
+                leg.client = None;
+                self.clients.remove(&id);
+                if status == 422
+                    && leg.call.is_some()
+                    && leg.cancel.is_none()
+                    && self.retry_interval(turn, message, leg_key)
+                {
+                    return;
+                }
+                let ended = match status {
+                    // The balancer has no way to that phone any more: the binding is not live (RFC 5626 5.3).
+                    430 => Branch::Absent,
+                    status => Branch::Status(status),
+                };
+                self.branch_failed(turn, message, leg_key, ended);
+            }
+        }
+    }
+
+    fn branch_failed(&mut self, turn: &mut Turn<'_>, message: &Message<'_>, leg_key: LegKey, ended: Branch) {
+        let call = self.legs.get(&leg_key).and_then(|l| l.call);
+        self.drop_branch(leg_key, ended);
+        let Some(key) = call else { return };
+        if let Some(call) = self.calls.get_mut(&key)
+            && call.dialing.as_ref().is_some_and(|d| d.branches.is_empty())
+        {
+            call.returned = headers::passed(message, false);
+        }
+        self.dial_over(turn, key);
+    }
+
+    /// The callee wants a longer session interval: once more (RFC 4028 7.3).
+    fn retry_interval(&mut self, turn: &mut Turn<'_>, message: &Message<'_>, leg_key: LegKey) -> bool {
+        let Some(leg) = self.legs.get_mut(&leg_key) else { return false };
+        let asked = message.header(Name::MinSE).and_then(|v| v.split(';').next()?.trim().parse::<u32>().ok());
+        let Some(min) = asked.filter(|min| *min > leg.min_se && *min <= 86_400) else { return false };
+        let Some(invite) = leg.invite.clone() else { return false };
+        let Ok(sent) = Message::parse_stream(&invite) else { return false };
+        leg.min_se = min;
+        let (Ok(cseq), Some(next)) = (sent.cseq(), leg.next) else { return false };
+        let mut bytes = Vec::new();
+        sip::edit::Edit::new(&sent)
+            .replace(Name::Via, turn.via())
+            .replace(Name::CSeq, format!("{} INVITE", cseq.number + 1))
+            .replace(Name::SessionExpires, min.to_string())
+            .replace(Name::MinSE, min.to_string())
+            .write(&mut bytes);
+        let bytes = bytes::Bytes::from(bytes);
+        let Ok(id) = self.transactions.send(bytes.clone(), next, true, turn.now.mono) else { return false };
+        leg.client = Some(id);
+        leg.invite = Some(bytes);
+        leg.progressed = false;
+        self.clients.insert(id, Client::Invite(leg_key));
+        true
+    }
+
+    /// No response at all to a branch's INVITE, or none any more.
+    pub(crate) fn branch_silent(&mut self, turn: &mut Turn<'_>, id: ClientId, leg_key: LegKey) {
+        self.clients.remove(&id);
+        let Some(leg) = self.legs.get_mut(&leg_key) else { return };
+        if leg.client == Some(id) {
+            leg.client = None;
+        }
+        if leg.phase != Phase::Setup {
+            return self.bury(leg_key);
+        }
+        let (call, heard) = (leg.call, leg.progressed);
+        self.drop_branch(leg_key, if heard { Branch::Status(408) } else { Branch::Silent });
+        if let Some(call) = call {
+            self.dial_over(turn, call);
+        }
+    }
+
+    fn branch_progress(&mut self, turn: &mut Turn<'_>, message: &Message<'_>, leg_key: LegKey, status: u16) {
+        let Some(leg) = self.legs.get_mut(&leg_key) else { return };
+        leg.progressed = true;
+        if let Some(reason) = leg.cancel.take() {
+            return self.send_cancel(turn, leg_key, reason);
+        }
+        let (Some(key), true, true) = (leg.call, status > 100, leg.phase == Phase::Setup) else { return };
+        leg.remote_session = headers::session_of(message).or(leg.remote_session.take());
+        let rings = matches!(status, 180..=182) && !std::mem::replace(&mut leg.rang, true);
+        let (endpoint, offerless) = (leg.endpoint.clone(), leg.told.text().is_empty());
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        let (call_id, near_key) = (call.id.clone(), call.leg);
+        if rings {
+            self.event(turn, &call_id, CallEventKind::Ringing { endpoint });
+        }
+        if self.caller_is_up(key) {
+            return;
+        }
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        call.returned = headers::passed(message, false);
+        let Some(dialing) = call.dialing.as_mut().filter(|d| d.winner.is_none()) else { return };
+        let early = match negotiate::body(message) {
+            // An offer in an unreliable provisional answer is no offer (RFC 3261 13.2.1).
+            Ok(Some(sdp)) if !offerless && dialing.early.is_none_or(|e| e == leg_key) => Some(sdp),
+            _ => None,
+        };
+        match early {
+            Some(sdp) => {
+                dialing.early = Some(leg_key);
+                let answer = self.fit_answer(near_key, leg_key, &sdp);
+                match answer {
+                    Some(answer) => {
+                        self.describe_answer(turn, near_key, leg_key, &answer, Then::Early { leg: leg_key, status });
+                    }
+                    None => self.progress(turn, key, status, None),
+                }
+            }
+            None => self.progress(turn, key, status, None),
+        }
+    }
+
+    /// What of `answer` (the far leg's) fits the near leg's offer: codecs of both, lines as offered.
+    pub(crate) fn fit_answer(&self, offerer: LegKey, answerer: LegKey, answer: &str) -> Option<String> {
+        let (a, b) = (self.legs.get(&offerer)?, self.legs.get(&answerer)?);
+        let fitting = negotiate::restrict(answer, &[&a.codecs, &b.codecs])?;
+        Some(negotiate::conform(&fitting, a.said.as_deref().unwrap_or_default()))
+    }
+
+    /// A branch's early description is ready for the caller.
+    pub(crate) fn early(&mut self, turn: &mut Turn<'_>, leg_key: LegKey, status: u16, result: Result<String, String>) {
+        let Some(key) = self.legs.get(&leg_key).filter(|l| l.phase == Phase::Setup).and_then(|l| l.call) else {
+            return;
+        };
+        self.progress(turn, key, status, result.ok());
+    }
+
+    /// Tells an unanswered caller how far it is. A description once given is given again: the caller may have lost it.
+    fn progress(&mut self, turn: &mut Turn<'_>, key: CallKey, status: u16, sdp: Option<String>) {
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        let Some(near) = self.legs.get_mut(&call.leg) else { return };
+        let Some(server) = near.server else { return };
+        let sdp = match sdp {
+            Some(sdp) => Some(near.told.tell(&sdp)),
+            None => call.progress.as_ref().and_then(|(_, sdp)| sdp.clone()),
+        };
+        let new = (status, sdp);
+        if call.progress.as_ref() == Some(&new) {
+            return;
+        }
+        call.progress = Some(new);
+        self.send_progress(turn, key, server);
+    }
+
+    fn send_progress(&mut self, turn: &mut Turn<'_>, key: CallKey, server: sip::transaction::ServerId) {
+        let Some(call) = self.calls.get(&key) else { return };
+        let Some(near) = self.legs.get(&call.leg) else { return };
+        let Some((status, sdp)) = call.progress.clone() else { return };
+        let (tag, contact) = (near.name.1.clone(), near.contact.clone());
+        let session = headers::session_id(&call.id, near.remote_session.as_deref());
+        let returned = call.returned.clone();
+        self.timers.arm(Timer::Progress(key), turn.now.mono + PROGRESS);
+        self.reply_as(turn, server, status, &tag, |r| {
+            let r = r.record_route().header(Name::Contact, contact).header(Name::Allow, headers::ALLOW);
+            let r = r.header(Name::SessionId, session);
+            let r = returned.iter().fold(r, |r, (name, value)| r.other(name, value));
+            match sdp {
+                Some(sdp) => r.body(headers::ACCEPT, sdp),
+                None => r,
+            }
+        });
+    }
+
+    /// A minute went by: proxies on the way must not give up.
+    pub(crate) fn progress_again(&mut self, turn: &mut Turn<'_>, key: CallKey) {
+        let server = self.calls.get(&key).and_then(|c| self.legs.get(&c.leg)).and_then(|l| l.server);
+        if let Some(server) = server {
+            self.send_progress(turn, key, server);
+        }
+    }
+
+    /// Notes how a branch ended that has no leg, or none any more.
+    fn branch_ended(&mut self, key: CallKey, ended: Branch) {
+        if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
+            dialing.ended.push(ended);
+        }
+    }
+
+    /// Takes a branch that ended without an answer out of its dial and forgets it.
+    pub(crate) fn drop_branch(&mut self, leg_key: LegKey, ended: Branch) {
+        let Some(leg) = self.legs.get_mut(&leg_key) else { return };
+        leg.phase = Phase::Ending;
+        if let Some(key) = leg.call.take() {
+            if leg.described {
+                let command = media::delete_leg(&leg.call_id, &leg.id);
+                self.order(Ask::Media(command));
+            }
+            if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
+                dialing.branches.retain(|b| *b != leg_key);
+                if dialing.early == Some(leg_key) {
+                    dialing.early = None;
+                }
+            }
+            self.branch_ended(key, ended);
+        }
+        self.bury(leg_key);
+    }
+
+    /// If nobody is left to answer, the dial is over and the plan goes on.
+    pub(crate) fn dial_over(&mut self, turn: &mut Turn<'_>, key: CallKey) {
+        let Some(dialing) = self.calls.get(&key).and_then(|c| c.dialing.as_ref()) else { return };
+        if dialing.looking > 0 || !dialing.branches.is_empty() || dialing.winner.is_some() {
+            return;
+        }
+        if dialing.store_down && !self.caller_is_up(key) {
+            return self.store_down(turn, key);
+        }
+        let outcome = cause::aggregate(&dialing.ended);
+        self.dial_ended(turn, key, outcome);
+    }
+
+    fn dial_ended(&mut self, turn: &mut Turn<'_>, key: CallKey, outcome: Outcome) {
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        call.dialing = None;
+        call.outcome = Some(outcome);
+        tracing::info!(call = %call.id, status = outcome.status.as_str(), cause = outcome.cause.number(), "dial ended");
+        self.timers.disarm(Timer::Dial(key));
+        self.run(turn, key);
+    }
+
+    /// Nobody answered in time.
+    pub(crate) fn dial_timeout(&mut self, turn: &mut Turn<'_>, key: CallKey) {
+        let Some(dialing) = self.calls.get(&key).and_then(|c| c.dialing.as_ref()) else { return };
+        if dialing.winner.is_some() {
+            return;
+        }
+        self.cancel_branches(turn, key, None, Some(&cause::reason(dialplan::Cause::NO_ANSWER)));
+        self.dial_ended(turn, key, cause::NO_ANSWER);
+    }
+
+    /// Cancels all branches but `winner`.
+    pub(crate) fn cancel_branches(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: CallKey,
+        winner: Option<LegKey>,
+        reason: Option<&str>,
+    ) {
+        let reason = reason.or(winner.is_some().then_some(COMPLETED_ELSEWHERE)).map(str::to_owned);
+        let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) else { return };
+        let losers: Vec<LegKey> = dialing.branches.iter().copied().filter(|b| Some(*b) != winner).collect();
+        dialing.branches.retain(|b| Some(*b) == winner);
+        for leg_key in losers {
+            let Some(leg) = self.legs.get_mut(&leg_key) else { continue };
+            leg.phase = Phase::Ending;
+            leg.call = None;
+            if leg.described {
+                let command = media::delete_leg(&leg.call_id, &leg.id);
+                self.order(Ask::Media(command));
+            }
+            match self.legs.get_mut(&leg_key) {
+                Some(leg) if leg.client.is_none() => self.bury(leg_key),
+                Some(leg) if leg.progressed => self.send_cancel(turn, leg_key, reason.clone()),
+                // RFC 3261 9.1: CANCEL waits for a provisional answer.
+                Some(leg) => leg.cancel = Some(reason.clone()),
+                None => {}
+            }
+        }
+    }
+
+    fn send_cancel(&mut self, turn: &mut Turn<'_>, leg_key: LegKey, reason: Option<String>) {
+        let Some(leg) = self.legs.get_mut(&leg_key) else { return };
+        let (Some(client), Some(next)) = (leg.client, leg.next) else { return };
+        let reasons: Vec<&str> = reason.iter().map(String::as_str).collect();
+        let Some(cancel) = self.transactions.cancel_with(client, &reasons) else { return };
+        if let Ok(id) = self.transactions.send(cancel, next, true, turn.now.mono) {
+            leg.open += 1;
+            self.clients.insert(id, Client::Cancel(leg_key));
+        }
+    }
+
+    /// True if the caller has been answered.
+    pub(crate) fn caller_is_up(&self, key: CallKey) -> bool {
+        self.calls.get(&key).and_then(|c| self.legs.get(&c.leg)).is_some_and(Leg::is_up)
+    }
+}
+
+/// True if a binding can be reached: unexpired, and a stream's process still there. Whoever holds the address may send
+/// on a UDP flow.
+fn is_live(turn: &Turn<'_>, binding: &Binding) -> bool {
+    let flow = binding.flow.is_none_or(|f| f.transport == Transport::Udp || turn.view.peers.get(f.process).is_some());
+    binding.is_live(turn.now.unix()) && flow
+}

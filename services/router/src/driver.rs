@@ -1,0 +1,376 @@
+//! The router's IO: mesh, store, relay, configuration and timers around [`crate::core::Core`].
+
+use crate::Config;
+use crate::core::{Core, Counters, View};
+use crate::identify::Directory;
+use crate::io::{Answer, Ask, AskId, Input, Output};
+use contract::config::RouterEntry;
+use contract::events::CallEvent;
+use contract::location::StoreError;
+use contract::media::MediaEvent;
+use contract::ng::Reply;
+use contract::peers::{PeerState, Peers};
+use contract::{KeyRing, ProcessId, Service};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use runtime::drain::DrainGuard;
+use runtime::media::MediaControl;
+use runtime::mesh::{self, Member};
+use runtime::metrics::Reason;
+use runtime::source::Subscription;
+use runtime::store::Store;
+use runtime::{Clock, Deps, Drain, Lookups, Running, entropy, timer};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Events that `/v1/events` remembers.
+const EVENTS: usize = 1000;
+/// Messages of one kind that are taken in a row before others have their turn.
+const VIEWS: usize = 16;
+
+/// Joins the mesh and serves until drained. The views are `calls` and `events`.
+///
+/// # Errors
+/// None at present; setting up may come to fail.
+pub fn build(
+    config: Config,
+    deps: Deps<RouterEntry>,
+    media: Arc<dyn MediaControl>,
+    media_events: mpsc::Receiver<MediaEvent>,
+) -> anyhow::Result<Running> {
+    let Deps { process, mesh, store, keys, source, clock, drain, metrics, health } = deps;
+    let peers = mesh.peers();
+    let member = mesh.join(mesh::peer(Service::Router, process));
+    let mut running = Running::new();
+    let (viewer, views) = mpsc::channel::<oneshot::Sender<Value>>(VIEWS);
+    running.view("calls", move || {
+        let viewer = viewer.clone();
+        async move {
+            let (tell, told) = oneshot::channel();
+            // A router that is gone has no calls.
+            let _ = viewer.send(tell).await;
+            told.await.unwrap_or_else(|_| json!([]))
+        }
+    });
+    let events: Arc<Mutex<VecDeque<CallEvent>>> = Arc::default();
+    let shown = events.clone();
+    running.view("events", move || {
+        let list: Vec<CallEvent> = shown.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        async move { json!(list) }
+    });
+    let directory = Directory::new(&source.snapshot());
+    let driver = Driver {
+        core: Core::new(config.limits.clone()),
+        directory,
+        known: Arc::default(),
+        process,
+        member,
+        peers,
+        store,
+        keys,
+        media,
+        media_events,
+        source,
+        clock,
+        drain,
+        guard: None,
+        lookups: Lookups::new(config.max_asks),
+        lanes: BTreeMap::new(),
+        ready: VecDeque::new(),
+        views,
+        events,
+        counted: Counters::default(),
+        counts: metrics.reasons("router_events", "What happened to calls, by kind."),
+        calls: metrics.gauge("router_calls", "Calls now."),
+        legs: metrics.gauge("router_legs", "Legs now, ending ones included."),
+        part: health.part("router"),
+        pulse: health.pulse("router"),
+        config,
+    };
+    running.spawn("router", driver.run());
+    Ok(running)
+}
+
+/// The answer to a question, and the lane that is free again.
+struct Done {
+    id: Option<AskId>,
+    lane: Option<String>,
+    answer: Answer,
+}
+
+struct Driver {
+    config: Config,
+    core: Core,
+    directory: Directory,
+    known: Arc<Peers>,
+    process: ProcessId,
+    member: Member,
+    peers: watch::Receiver<Arc<Peers>>,
+    store: Arc<dyn Store>,
+    keys: Arc<KeyRing>,
+    media: Arc<dyn MediaControl>,
+    media_events: mpsc::Receiver<MediaEvent>,
+    source: Subscription<RouterEntry>,
+    clock: Clock,
+    drain: Drain,
+    /// Held while there are calls.
+    guard: Option<DrainGuard>,
+    lookups: Lookups<Done>,
+    /// What waits for another question about the same record or call: those are asked one after the other.
+    lanes: BTreeMap<String, VecDeque<(Option<AskId>, Ask)>>,
+    /// Answers that were known at once.
+    ready: VecDeque<(AskId, Answer)>,
+    views: mpsc::Receiver<oneshot::Sender<Value>>,
+    events: Arc<Mutex<VecDeque<CallEvent>>>,
+    counted: Counters,
+    counts: Family<Reason, Counter>,
+    calls: Gauge,
+    legs: Gauge,
+    part: runtime::health::Part,
+    pulse: runtime::health::Pulse,
+}
+
+/// What woke the driver.
+enum Woken {
+    Message(contract::hop::Inside),
+    Done(Done),
+    Media(MediaEvent),
+    View(oneshot::Sender<Value>),
+    Configured,
+    Peers,
+    Drain,
+    Beat,
+    Tick,
+}
+
+impl Driver {
+    async fn run(mut self) -> anyhow::Result<()> {
+        let mut rng = entropy();
+        let mut draining = false;
+        let mut media_open = true;
+        let mut beat = tokio::time::interval(Duration::from_secs(1));
+        let mut limit = None;
+        self.configured();
+        self.known = self.peers.borrow_and_update().clone();
+        loop {
+            while let Some((id, answer)) = self.ready.pop_front() {
+                self.turn(Input::Answered(id, answer), draining, &mut rng);
+            }
+            if draining && self.core.is_idle() {
+                return Ok(());
+            }
+            let woken = tokio::select! {
+                message = self.member.recv() => match message {
+                    Some(message) => Woken::Message(message),
+                    None => anyhow::bail!("another process has this one's name"),
+                },
+                done = self.lookups.next() => Woken::Done(done),
+                event = self.media_events.recv(), if media_open => match event {
+                    Some(event) => Woken::Media(event),
+                    None => {
+                        media_open = false;
+                        continue;
+                    }
+                },
+                Some(view) = self.views.recv() => Woken::View(view),
+                () = self.source.changed() => Woken::Configured,
+                Ok(()) = self.peers.changed() => Woken::Peers,
+                () = self.drain.draining(), if !draining => Woken::Drain,
+                _ = beat.tick() => Woken::Beat,
+                () = timer::sleep_until_mono(self.clock, self.core.deadline()) => Woken::Tick,
+            };
+            match woken {
+                Woken::Message(inside) => self.turn(Input::Message(&inside), draining, &mut rng),
+                Woken::Done(done) => self.done(done, draining, &mut rng),
+                Woken::Media(event) => self.turn(Input::Media(&event), draining, &mut rng),
+                Woken::View(tell) => {
+                    // Who asked may have gone.
+                    let _ = tell.send(self.core.view());
+                }
+                Woken::Configured => self.configured(),
+                Woken::Peers => self.known = self.peers.borrow_and_update().clone(),
+                Woken::Drain => {
+                    draining = true;
+                    limit = Some(self.clock.now().mono + self.config.drain_limit);
+                    self.member.set_state(PeerState::Draining);
+                }
+                Woken::Beat => {
+                    self.pulse.beat();
+                    self.count();
+                    if limit.is_some_and(|limit| self.clock.now().mono >= limit) {
+                        limit = None;
+                        self.turn(Input::HangUp, draining, &mut rng);
+                    }
+                }
+                Woken::Tick => self.turn(Input::Tick, draining, &mut rng),
+            }
+        }
+    }
+
+    /// A new snapshot: it is in use from the next input on.
+    fn configured(&mut self) {
+        let snapshot = self.source.snapshot();
+        self.directory = Directory::new(&snapshot);
+        self.source.ack(snapshot.version);
+        if !snapshot.entries.is_empty() {
+            self.part.ready();
+        }
+    }
+
+    fn turn(&mut self, input: Input<'_>, draining: bool, rng: &mut dyn rand::RngCore) {
+        let mut unsent = self.step(input, draining, rng);
+        // What could not be sent may lead to more that cannot; each failure ends a transaction, so this ends.
+        while let Some(bytes) = unsent.pop() {
+            unsent.extend(self.step(Input::Unsent(&bytes), draining, rng));
+        }
+        let calls = self.core.load().calls;
+        if calls == 0 {
+            self.guard = None;
+        } else if self.guard.is_none() {
+            self.guard = Some(self.drain.guard());
+        }
+    }
+
+    /// Hands one input to the core and does what it wants; returns requests that did not reach their process.
+    fn step(&mut self, input: Input<'_>, draining: bool, rng: &mut dyn rand::RngCore) -> Vec<bytes::Bytes> {
+        let view =
+            View { directory: &self.directory, peers: &self.known, keys: &self.keys, me: self.process, draining };
+        self.core.handle(&view, input, self.clock.now(), rng);
+        let mut unsent = Vec::new();
+        while let Some(output) = self.core.poll() {
+            match output {
+                Output::Send { to, bytes } => {
+                    if let Err(error) = self.member.send(to, bytes.clone()) {
+                        tracing::debug!(%to, %error, "not sent");
+                        runtime::metrics::count(&self.counts, "unsent");
+                        unsent.push(bytes);
+                    }
+                }
+                Output::Ask(id, ask) => self.ask(id, ask),
+                Output::Event(event) => self.tell(event),
+            }
+        }
+        unsent
+    }
+
+    fn tell(&mut self, event: CallEvent) {
+        tracing::info!(call = %event.call, kind = ?event.kind, "event");
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        if events.len() == EVENTS {
+            events.pop_front();
+        }
+        events.push_back(event);
+    }
+
+    /// Asks, or waits until what was asked before about the same thing is answered.
+    fn ask(&mut self, id: Option<AskId>, ask: Ask) {
+        let lane = lane(&ask);
+        if let Some(waiting) = lane.as_ref().and_then(|lane| self.lanes.get_mut(lane)) {
+            waiting.push_back((id, ask));
+            return;
+        }
+        if let Some(lane) = &lane {
+            self.lanes.insert(lane.clone(), VecDeque::new());
+        }
+        self.begin(id, lane, ask);
+    }
+
+    fn begin(&mut self, id: Option<AskId>, lane: Option<String>, ask: Ask) {
+        let (store, media, unix) = (self.store.clone(), self.media.clone(), self.clock.now().unix());
+        let (limit, failure, freed) = (self.config.ask_timeout, failure(&ask, "too many questions"), lane.clone());
+        let late = self::failure(&ask, "no answer in time");
+        let asked = self.lookups.push(async move {
+            let answer = tokio::time::timeout(limit, perform(store, media, unix, ask)).await.unwrap_or(late);
+            Done { id, lane, answer }
+        });
+        if asked.is_err() {
+            runtime::metrics::count(&self.counts, "ask_overflow");
+            if let Some(id) = id {
+                self.ready.push_back((id, failure));
+            }
+            self.free(freed);
+        }
+    }
+
+    /// The next question of a lane may be asked.
+    fn free(&mut self, lane: Option<String>) {
+        let Some(lane) = lane else { return };
+        match self.lanes.get_mut(&lane).and_then(VecDeque::pop_front) {
+            Some((id, ask)) => self.begin(id, Some(lane), ask),
+            None => {
+                self.lanes.remove(&lane);
+            }
+        }
+    }
+
+    fn done(&mut self, done: Done, draining: bool, rng: &mut dyn rand::RngCore) {
+        self.free(done.lane);
+        if let Some(id) = done.id {
+            self.turn(Input::Answered(id, done.answer), draining, rng);
+        }
+    }
+
+    fn count(&mut self) {
+        let (old, new) = (self.counted, self.core.counters());
+        self.counted = new;
+        for (kind, old, new) in [
+            ("call", old.calls, new.calls),
+            ("answered", old.answered, new.answered),
+            ("challenged", old.challenged, new.challenged),
+            ("spoofed", old.spoofed, new.spoofed),
+            ("overflow", old.overflow, new.overflow),
+            ("branch_dropped", old.branches_dropped, new.branches_dropped),
+            ("unprotected", old.unprotected, new.unprotected),
+            ("media_error", old.media_errors, new.media_errors),
+            ("media_timeout", old.media_timeouts, new.media_timeouts),
+            ("dropped", old.dropped, new.dropped),
+        ] {
+            if new > old {
+                self.counts.get_or_create(&Reason { reason: kind }).inc_by(new - old);
+            }
+        }
+        let load = self.core.load();
+        self.calls.set(i64::try_from(load.calls).unwrap_or(i64::MAX));
+        self.legs.set(i64::try_from(load.legs).unwrap_or(i64::MAX));
+        self.member.set_load(load.calls as u64);
+    }
+}
+
+/// Questions that must be asked in order: those about one record, and those about one call at the relay.
+fn lane(ask: &Ask) -> Option<String> {
+    match ask {
+        Ask::Load { .. } | Ask::UseNonce { .. } => None,
+        Ask::Save { kind, id, .. } | Ask::Remove { kind, id, .. } => Some(format!("{kind}/{id}")),
+        Ask::Media(command) => Some(format!("media/{}", crate::media::call_of(command))),
+    }
+}
+
+/// The answer to a question that could not be asked.
+fn failure(ask: &Ask, why: &str) -> Answer {
+    let store = || StoreError::Unavailable(why.to_owned());
+    match ask {
+        Ask::Load { .. } => Answer::Bindings(Err(store())),
+        Ask::UseNonce { .. } => Answer::Nonce(Err(store())),
+        Ask::Save { .. } | Ask::Remove { .. } => Answer::Stored(Err(store())),
+        Ask::Media(_) => Answer::Sdp(Err(why.to_owned())),
+    }
+}
+
+async fn perform(store: Arc<dyn Store>, media: Arc<dyn MediaControl>, unix: u64, ask: Ask) -> Answer {
+    match ask {
+        Ask::Load { aor } => Answer::Bindings(store.load(&aor).await),
+        Ask::UseNonce { nonce, nc, ttl } => Answer::Nonce(store.use_nonce(&nonce, nc, ttl, unix).await),
+        Ask::Save { kind, id, owner, value } => Answer::Stored(store.save(kind, &id, owner, value).await),
+        Ask::Remove { kind, id, owner } => Answer::Stored(store.remove(kind, &id, owner).await),
+        Ask::Media(command) => Answer::Sdp(match media.request(command).await {
+            Ok(Reply::Sdp(sdp)) => String::from_utf8(sdp).map_err(|_| "a description that is not UTF-8".to_owned()),
+            Ok(Reply::Error(reason)) => Err(reason),
+            Ok(_) => Ok(String::new()),
+            Err(error) => Err(error.to_string()),
+        }),
+    }
+}

@@ -1,0 +1,102 @@
+//! What goes into the core and what comes out of it.
+
+use bytes::Bytes;
+use contract::ProcessId;
+use contract::events::CallEvent;
+use contract::hop::Inside;
+use contract::location::{Aor, StoreError};
+use contract::media::MediaEvent;
+use contract::ng::Command;
+use contract::records::Owner;
+
+/// Names a question of the core's; the driver puts it on the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(pub(crate) u64);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A message came over an inside hop.
+    Message(&'a Inside),
+    /// A question was answered.
+    Answered(AskId, Answer),
+    /// A relay told something.
+    Media(&'a MediaEvent),
+    /// An [`Output::Send`] did not reach its process: it is gone or its queue is full.
+    Unsent(&'a Bytes),
+    /// The drain took too long: every call ends.
+    HangUp,
+    /// Nothing but time.
+    Tick,
+}
+
+/// A question to a store or relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Load the bindings of an AOR: [`Answer::Bindings`].
+    Load {
+        /// The AOR.
+        aor: String,
+    },
+    /// Take a nonce count: [`Answer::Nonce`].
+    UseNonce {
+        /// The nonce.
+        nonce: String,
+        /// Its count.
+        nc: u32,
+        /// Seconds that the use must be remembered.
+        ttl: u64,
+    },
+    /// Save a record: [`Answer::Stored`].
+    Save {
+        /// `leg`, `call` or `bridge`.
+        kind: &'static str,
+        /// The record's id.
+        id: String,
+        /// Its owner.
+        owner: Owner,
+        /// JSON.
+        value: Bytes,
+    },
+    /// Remove a record: [`Answer::Stored`].
+    Remove {
+        /// `leg`, `call` or `bridge`.
+        kind: &'static str,
+        /// The record's id.
+        id: String,
+        /// Its owner.
+        owner: Owner,
+    },
+    /// Command the relay: [`Answer::Sdp`].
+    Media(Command),
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Ask::Load`].
+    Bindings(Result<Aor, StoreError>),
+    /// To [`Ask::UseNonce`]: whether the count is fresh.
+    Nonce(Result<bool, StoreError>),
+    /// To [`Ask::Save`] and [`Ask::Remove`].
+    Stored(Result<(), StoreError>),
+    /// To [`Ask::Media`]: the rewritten description (empty for a delete), or why there is none.
+    Sdp(Result<String, String>),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send a message over an inside hop.
+    Send {
+        /// To whom.
+        to: ProcessId,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// Ask a store or relay. Every question with an id is answered exactly once, if only by an error; one without is
+    /// done and forgotten.
+    Ask(Option<AskId>, Ask),
+    /// Tell whoever follows calls.
+    Event(CallEvent),
+}

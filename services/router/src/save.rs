@@ -1,0 +1,74 @@
+//! Records: what is confirmed stands in the store before anybody is told (design: ownership).
+
+use crate::call::CallKey;
+use crate::core::{AfterSave, Core, Saving, Then, Turn};
+use crate::io::Ask;
+use crate::leg::LegKey;
+use bytes::Bytes;
+use contract::records::Owner;
+use serde::Serialize;
+
+impl Core {
+    /// Saves legs, and with `all` the call and its bridge; `after` follows when all are saved or could not be.
+    pub(crate) fn save(&mut self, turn: &mut Turn<'_>, key: CallKey, legs: &[LegKey], all: bool, after: AfterSave) {
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        let mut records: Vec<(&'static str, String, Owner, Bytes)> = Vec::new();
+        let bridge = call.bridge.and_then(|b| self.bridges.get(&b));
+        for leg_key in legs {
+            let Some(leg) = self.legs.get_mut(leg_key) else { continue };
+            let Some(record) = leg.record(bridge.map(|b| b.id.clone())) else { continue };
+            leg.saved = true;
+            records.push(("leg", leg.id.clone(), leg.owner, json(&record)));
+        }
+        if all {
+            call.saved = true;
+            let near = self.legs.get(&call.leg).map(|l| l.id.clone()).unwrap_or_default();
+            records.push(("call", call.id.clone(), call.owner, json(&call.record(near))));
+            if let Some(bridge) = bridge {
+                let ids = bridge.legs.iter().filter_map(|l| self.legs.get(l)).map(|l| l.id.clone()).collect();
+                records.push(("bridge", bridge.id.clone(), bridge.owner, json(&bridge.record(ids))));
+            }
+        }
+        if records.is_empty() {
+            return self.after_save(turn, after);
+        }
+        let group = self.number();
+        self.saving.insert(group, Saving { left: records.len(), failed: false, after, call: Some(key) });
+        for (kind, id, owner, value) in records {
+            self.ask(Ask::Save { kind, id, owner, value }, Then::Saved(group));
+        }
+    }
+
+    /// One record of a group is saved, or could not be.
+    pub(crate) fn saved(&mut self, turn: &mut Turn<'_>, group: u64, good: bool) {
+        let Some(saving) = self.saving.get_mut(&group) else { return };
+        saving.left = saving.left.saturating_sub(1);
+        saving.failed |= !good;
+        if saving.left > 0 {
+            return;
+        }
+        let Some(saving) = self.saving.remove(&group) else { return };
+        // A call that is answered already goes on, and says that it will not outlive this process.
+        if saving.failed
+            && let Some(call) = saving.call.and_then(|c| self.calls.get_mut(&c))
+            && !std::mem::replace(&mut call.unprotected, true)
+        {
+            self.counters.unprotected += 1;
+            tracing::warn!(call = %call.id, "not in the store: unprotected");
+        }
+        self.after_save(turn, saving.after);
+    }
+
+    fn after_save(&mut self, turn: &mut Turn<'_>, after: AfterSave) {
+        match after {
+            AfterSave::AnswerCaller(call) => self.answer_caller(turn, call),
+            AfterSave::AnswerChange(leg) => self.answer_change(turn, leg),
+            AfterSave::Nothing => {}
+        }
+    }
+}
+
+/// Records are plain data: they always have a JSON form.
+fn json(record: &impl Serialize) -> Bytes {
+    serde_json::to_vec(record).unwrap_or_default().into()
+}

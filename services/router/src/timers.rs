@@ -1,0 +1,63 @@
+//! The core's timers, apart from those of transactions: one instant a timer, in order.
+
+use crate::call::CallKey;
+use crate::leg::LegKey;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A timer of a leg or call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// A dial's timeout.
+    Dial(CallKey),
+    /// The caller is told again that it rings (RFC 3261 13.3.1.1).
+    Progress(CallKey),
+    /// Our 2xx to an INVITE is sent again, or given up (RFC 3261 13.3.1.4).
+    Resend(LegKey),
+    /// A session is to be refreshed, or has expired (RFC 4028 10).
+    Session(LegKey),
+    /// A re-INVITE of ours is tried again after 491 (RFC 3261 14.1).
+    Retry(LegKey),
+}
+
+/// Timers by instant and by name.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    by_time: BTreeSet<(Duration, Timer)>,
+    by_name: BTreeMap<Timer, Duration>,
+}
+
+impl Timers {
+    /// Sets or moves a timer.
+    pub(crate) fn arm(&mut self, timer: Timer, at: Duration) {
+        self.disarm(timer);
+        self.by_time.insert((at, timer));
+        self.by_name.insert(timer, at);
+    }
+
+    /// Takes a timer away.
+    pub(crate) fn disarm(&mut self, timer: Timer) {
+        if let Some(at) = self.by_name.remove(&timer) {
+            self.by_time.remove(&(at, timer));
+        }
+    }
+
+    /// When the first is due.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.by_time.first().map(|(at, _)| *at)
+    }
+
+    /// Takes the first that is due.
+    pub(crate) fn pop(&mut self, now: Duration) -> Option<Timer> {
+        let (at, timer) = *self.by_time.first()?;
+        (at <= now).then(|| {
+            self.disarm(timer);
+            timer
+        })
+    }
+
+    /// How many are set.
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+}

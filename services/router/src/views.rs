@@ -1,0 +1,54 @@
+//! What the router shows at `/v1/calls`.
+
+use crate::call::Call;
+use crate::core::Core;
+use crate::leg::{Leg, Phase};
+use contract::records::Direction;
+use serde_json::{Value, json};
+
+impl Core {
+    /// All calls as JSON, oldest first.
+    pub fn view(&self) -> Value {
+        self.calls.values().map(|call| self.view_call(call)).collect()
+    }
+
+    fn view_call(&self, call: &Call) -> Value {
+        let bridged = call.bridge.and_then(|b| self.bridges.get(&b)).map(|b| b.legs.to_vec());
+        let ringing = call.dialing.as_ref().map(|d| d.branches.clone());
+        let mut keys = vec![call.leg];
+        keys.extend(bridged.into_iter().flatten().chain(ringing.into_iter().flatten()).filter(|k| *k != call.leg));
+        keys.dedup();
+        let legs: Vec<Value> = keys.iter().filter_map(|key| self.legs.get(key)).map(view_leg).collect();
+        json!({
+            "id": call.id,
+            "from": call.endpoint,
+            "exten": call.exten,
+            "context": call.context,
+            "step": call.step,
+            "startedAt": call.started_at,
+            "protected": call.saved && !call.unprotected,
+            "legs": legs,
+        })
+    }
+}
+
+fn view_leg(leg: &Leg) -> Value {
+    let state = match leg.phase {
+        Phase::Setup if leg.rang => "ringing",
+        Phase::Setup => "setup",
+        Phase::Answered | Phase::Confirmed => "up",
+        Phase::Ending => "ending",
+    };
+    let direction = match leg.direction {
+        Direction::Inbound => "inbound",
+        Direction::Outbound => "outbound",
+    };
+    json!({
+        "id": leg.id,
+        "endpoint": leg.endpoint,
+        "direction": direction,
+        "state": state,
+        "answeredAt": (leg.answered_at > 0).then_some(leg.answered_at),
+        "codec": crate::negotiate::codec(leg.told.text()),
+    })
+}
