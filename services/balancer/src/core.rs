@@ -23,11 +23,12 @@ use context::Contexts;
 use contract::config::{BalancerEntry, Snapshot};
 use contract::hop::Inside;
 use contract::peers::Peers;
-use contract::{Flow, KeyRing, Now, ProcessId, Service};
+use contract::{Flow, KeyRing, Now, ProcessId, Service, Transport};
 use rand::RngCore;
-use sip::Message;
 use sip::transaction::{ClientId, Timers, Transactions};
+use sip::{Message, ParseError};
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// One end of a hop.
@@ -46,6 +47,26 @@ impl Hop {
         match self {
             Hop::Outside(flow) => flow.transport.is_reliable(),
             Hop::Inside(_) => true,
+        }
+    }
+}
+
+/// How the connection of a client transaction is found when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Connection {
+    /// By its number.
+    Number(u64),
+    /// By its far end: we make it, or made it.
+    To(SocketAddr),
+}
+
+impl Connection {
+    fn of(hop: Hop) -> Option<Self> {
+        match hop {
+            Hop::Outside(flow) if flow.transport == Transport::Udp => None,
+            Hop::Outside(Flow { connection: 0, remote, .. }) => Some(Self::To(remote)),
+            Hop::Outside(flow) => Some(Self::Number(flow.connection)),
+            Hop::Inside(_) => None,
         }
     }
 }
@@ -75,15 +96,24 @@ pub enum Input {
     },
     /// A message of one of our own processes. From a balancer (or another shard of this one) it is a hand-over.
     Inside(Inside),
-    /// A connection is closed.
+    /// A stream that cannot be read on: its request is answered if it can be.
+    Broken {
+        /// The header.
+        head: Bytes,
+        /// Where it came from.
+        flow: Flow,
+        /// What is wrong.
+        fault: ParseError,
+    },
+    /// A connection is closed, or could not be made.
     FlowGone {
         /// Its number.
         connection: u64,
+        /// Its far end, if we made it: what was sent without a number went there.
+        made_to: Option<SocketAddr>,
     },
     /// What [`Core::poll`] gave could not be sent, or its connection not be made.
     SendFailed {
-        /// Where to.
-        to: Hop,
         /// What.
         bytes: Bytes,
     },
@@ -161,8 +191,8 @@ enum Use {
         context: u64,
         /// Our branch.
         branch: String,
-        /// The connection that it went on; 0 for none.
-        connection: u64,
+        /// The connection that it went on.
+        connection: Option<Connection>,
     },
     /// A CANCEL of ours; nothing depends on its answer.
     Cancel,
@@ -180,8 +210,10 @@ pub struct Core {
     contexts: Contexts,
     clients: HashMap<ClientId, Use>,
     /// Client transactions by connection, so that its end is found quickly.
-    by_connection: HashMap<u64, Vec<ClientId>>,
+    by_connection: HashMap<Connection, Vec<ClientId>>,
     probes: Probes,
+    /// The peers of the last look.
+    peers: Vec<ProcessId>,
     turns: HashMap<String, u64>,
     counters: Counters,
     out: VecDeque<Output>,
@@ -206,6 +238,7 @@ impl Core {
             clients: HashMap::new(),
             by_connection: HashMap::new(),
             probes: Probes::default(),
+            peers: Vec::new(),
             turns: HashMap::new(),
             counters: Counters::default(),
             out: VecDeque::new(),
@@ -221,12 +254,20 @@ impl Core {
             Input::Outside { bytes, flow } => self.outside(&mut turn, bytes, flow, false),
             Input::Inside(message) if message.service == Service::Balancer => self.take_over(&mut turn, &message.bytes),
             Input::Inside(message) => self.inside(&mut turn, message.bytes, message.from),
-            Input::FlowGone { connection } => {
-                for client in self.by_connection.remove(&connection).unwrap_or_default() {
-                    self.client_failed(&mut turn, client);
+            Input::Broken { head, flow, fault } => {
+                if let Ok(message) = Message::parse_head(&head) {
+                    self.malformed(&turn, &message, &flow, &fault);
                 }
             }
-            Input::SendFailed { to, bytes } => self.send_failed(&mut turn, to, &bytes),
+            Input::FlowGone { connection, made_to } => {
+                let keys = [Some(Connection::Number(connection)), made_to.map(Connection::To)];
+                for key in keys.into_iter().flatten() {
+                    for client in self.by_connection.remove(&key).unwrap_or_default() {
+                        self.client_failed(&mut turn, client);
+                    }
+                }
+            }
+            Input::SendFailed { bytes } => self.send_failed(&mut turn, &bytes),
             Input::HandOverFailed { bytes } => self.hand_over_failed(&mut turn, &bytes),
             Input::Changed => self.peers_changed(&mut turn),
             Input::Tick => {}

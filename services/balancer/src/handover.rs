@@ -44,7 +44,8 @@ mod tests {
             local: "127.0.0.1:5060".parse().unwrap(),
             remote: "127.0.0.1:5071".parse().unwrap(),
         };
-        let text = b"SIP/2.0 180  Odd   Reason\r\nv: SIP/2.0/UDP h;branch=z9hG4bKx\r\nX-Odd :  a\r\n b\r\nl: 3\r\n\r\nabc";
+        let text =
+            b"SIP/2.0 180  Odd   Reason\r\nv: SIP/2.0/UDP h;branch=z9hG4bKx\r\nX-Odd :  a\r\n b\r\nl: 3\r\n\r\nabc";
         let wrapped = wrap(&Message::parse(text).unwrap(), &flow, 2, &keys);
         let (bytes, from, shard) = unwrap(&Message::parse_stream(&wrapped).unwrap(), &keys).unwrap();
         assert_eq!((&bytes[..], from, shard), (&text[..], flow, 2));

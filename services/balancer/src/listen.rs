@@ -74,14 +74,16 @@ impl Listeners {
     pub fn source_for(&self, transport: Transport, remote: SocketAddr, routes: &dyn Routes) -> Option<SocketAddr> {
         let fits = |l: &&(Transport, SocketAddr)| l.0 == transport && l.1.is_ipv4() == remote.is_ipv4();
         let candidates = || self.list.iter().filter(fits);
-        // An address of the same host as the destination (loopback, say) beats the first listener.
+        let (first, second) = (candidates().next()?, candidates().nth(1));
+        if second.is_none() && !first.1.ip().is_unspecified() {
+            return Some(first.1);
+        }
         let route = routes.local_for(remote.ip());
-        let exact = candidates().find(|(_, l)| Some(l.ip()) == route || l.ip() == remote.ip());
-        let any = candidates().find(|(_, l)| l.ip().is_unspecified());
-        match (exact, any) {
+        let exact = candidates().find(|(_, l)| Some(l.ip()) == route);
+        match (exact, candidates().find(|(_, l)| l.ip().is_unspecified())) {
             (Some((_, l)), _) => Some(*l),
             (None, Some((_, l))) => Some(SocketAddr::new(route?, l.port())),
-            (None, None) => candidates().next().map(|(_, l)| *l),
+            (None, None) => Some(first.1),
         }
     }
 }
@@ -136,7 +138,9 @@ mod tests {
             vec![(Transport::Udp, addr("10.0.0.1:5060")), (Transport::Udp, addr("192.0.2.1:5070"))],
             None,
         );
-        assert!(any.holds(&flow("10.1.1.1:5060")) && !any.holds(&flow("10.1.1.1:5061")) && !any.holds(&flow("[::1]:5060")));
+        assert!(
+            any.holds(&flow("10.1.1.1:5060")) && !any.holds(&flow("10.1.1.1:5061")) && !any.holds(&flow("[::1]:5060"))
+        );
         assert!(two.holds(&flow("10.0.0.1:5060")) && !two.holds(&flow("10.0.0.2:5060")));
         let remote = addr("198.51.100.7:5060");
         assert_eq!(any.source_for(Transport::Udp, remote, &Fixed), Some(addr("192.0.2.1:5060")));

@@ -173,7 +173,10 @@ mod tests {
             assert_eq!(out.headers(Name::PAssertedIdentity).count(), identity);
             assert_eq!(out.other("X-Other"), Some("kept"));
             let names: Vec<_> = out.fields().map(|(n, _)| n.to_ascii_lowercase()).collect();
-            assert!(!names.iter().any(|n| n.starts_with("x-kubepbx") || n == "path" || n == "service-route"), "{names:?}");
+            assert!(
+                !names.iter().any(|n| n.starts_with("x-kubepbx") || n == "path" || n == "service-route"),
+                "{names:?}"
+            );
         }
     }
 

@@ -41,9 +41,7 @@ impl Core {
             return;
         }
         match self.judge(turn, ack, &flow) {
-            Ok(Plan { goal: Goal::Flow(target), .. })
-                if !handed && self.connection_owner(turn, &target).is_some() =>
-            {
+            Ok(Plan { goal: Goal::Flow(target), .. }) if !handed && self.connection_owner(turn, &target).is_some() => {
                 if let Some(owner) = self.connection_owner(turn, &target) {
                     self.hand_over(turn, owner, ack, &flow);
                 }

@@ -183,8 +183,4 @@ impl Contexts {
     pub(super) fn deadline(&self) -> Option<Duration> {
         self.patience.first().map(|(at, _)| *at)
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.all.len()
-    }
 }

@@ -1,8 +1,8 @@
 //! Requests on their way: which destination, and what is written into them (RFC 3261 16.6).
 
 use super::context::{Branch, Context, Goal, Plan};
-use super::outside::{Refusal, answer_hop};
-use super::{Core, Hop, Turn, Use};
+use super::outside::Refusal;
+use super::{Connection, Core, Hop, Turn, Use};
 use crate::counters::Counter;
 use crate::dispatcher::algorithm;
 use crate::record_route::{self, Length};
@@ -86,7 +86,8 @@ impl Core {
         let peers = turn.view.peers;
         let inside = |p: ProcessId| (Hop::Inside(p), p.0);
         let choose = |service: Service, key: &[u8]| {
-            let fresh = |p: &&Peer| p.state == PeerState::Serving && p.service == service && !tried.contains(&p.process.0);
+            let fresh =
+                |p: &&Peer| p.state == PeerState::Serving && p.service == service && !tried.contains(&p.process.0);
             rendezvous::choose(key, peers.0.iter().filter(fresh).map(|p| (p.process, p.weight))).map(inside)
         };
         match &plan.goal {
@@ -188,15 +189,12 @@ impl Core {
         let (branch, via) = self.our_via(turn, &request, source, to, attempt)?;
         let forwarded = self.rewrite(turn, &request, source, to, &plan, via);
         let client = self.transactions.send(forwarded, to, to.is_reliable(), turn.now.mono).ok()?;
-        let connection = match to {
-            Hop::Outside(flow) => flow.connection,
-            Hop::Inside(_) => 0,
-        };
+        let connection = Connection::of(to);
         self.clients.insert(client, Use::Forward { context: number, branch: branch.clone(), connection });
         if request.method() != Some(Method::Cancel) {
             self.contexts.note_branch(branch, client, number);
         }
-        if connection != 0 {
+        if let Some(connection) = connection {
             self.by_connection.entry(connection).or_default().push(client);
         }
         let branch = Branch { client, to, id, provisional: false, early: false, abandoned: false, done: false };
@@ -300,14 +298,6 @@ impl Core {
         if let Some((_, via)) = self.our_via(turn, ack, source, to, 0) {
             let bytes = self.rewrite(turn, ack, source, to, plan, via);
             self.send(to, bytes);
-        }
-    }
-
-    /// The hop that answers to a request of this source go to.
-    pub(super) fn back(request: &Message<'_>, source: Hop) -> Hop {
-        match source {
-            Hop::Outside(flow) => answer_hop(request, &flow),
-            inside => inside,
         }
     }
 

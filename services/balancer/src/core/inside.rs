@@ -79,12 +79,7 @@ impl Core {
     }
 
     /// A flow from here to an address. A connection has no number before it is made: 0 stands for any that leads there.
-    pub(super) fn flow_to(
-        &self,
-        turn: &Turn<'_>,
-        transport: contract::Transport,
-        remote: SocketAddr,
-    ) -> Option<Flow> {
+    pub(super) fn flow_to(&self, turn: &Turn<'_>, transport: contract::Transport, remote: SocketAddr) -> Option<Flow> {
         let local = self.listeners.source_for(transport, remote, turn.view.routes)?;
         Some(Flow { transport, process: self.me.process, connection: 0, local, remote })
     }

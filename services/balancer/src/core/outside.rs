@@ -77,7 +77,7 @@ impl Core {
         self.outside_request(turn, &message, &bytes, flow, handed);
     }
 
-    fn malformed(&mut self, turn: &Turn<'_>, message: &Message<'_>, flow: &Flow, fault: &ParseError) {
+    pub(super) fn malformed(&mut self, turn: &Turn<'_>, message: &Message<'_>, flow: &Flow, fault: &ParseError) {
         let status = fault.status().filter(|_| message.is_request() && message.method() != Some(Method::Ack));
         let Some(status) = status else {
             return self.counters.count(Counter::Unparsable);
@@ -166,8 +166,7 @@ impl Core {
 
     fn outside_cancel(&mut self, turn: &mut Turn<'_>, cancel: &Message<'_>, bytes: &Bytes, flow: Flow) {
         let source = answer_hop(cancel, &flow);
-        let received =
-            self.transactions.receive(cancel, bytes, source, flow.transport.is_reliable(), turn.now.mono);
+        let received = self.transactions.receive(cancel, bytes, source, flow.transport.is_reliable(), turn.now.mono);
         let (server, invite) = match received {
             Received::Cancel { cancel, invite } => (cancel, invite),
             Received::Overflow => return self.overflow(turn, cancel, &flow),

@@ -31,7 +31,7 @@ impl Core {
             return self.counters.count(Counter::Stray);
         };
         if owner == self.me {
-            return self.to_client(turn, message, bytes, source);
+            return self.deliver(turn, message, bytes, source);
         }
         let alive = self.is_alive(turn, owner);
         let here = self.contexts.of_branch(via.branch().unwrap_or_default());
@@ -40,7 +40,7 @@ impl Core {
             if let Some(context) = self.contexts.get_mut(number).filter(|_| alive) {
                 context.owner = Some(owner);
             }
-            self.to_client(turn, message, bytes, source);
+            self.deliver(turn, message, bytes, source);
         }
         match source {
             Hop::Outside(flow) if alive && !handed => self.hand_over(turn, owner, message, &flow),
@@ -50,10 +50,10 @@ impl Core {
         }
     }
 
-    fn to_client(&mut self, turn: &mut Turn<'_>, message: &Message<'_>, bytes: &Bytes, source: Hop) {
+    fn deliver(&mut self, turn: &mut Turn<'_>, message: &Message<'_>, bytes: &Bytes, source: Hop) {
         match self.transactions.receive(message, bytes, source, source.is_reliable(), turn.now.mono) {
             Received::Response(client) => match self.clients.get(&client).cloned() {
-                Some(Use::Forward { context, .. }) => self.from_branch(turn, context, client, message, source),
+                Some(Use::Forward { context, .. }) => self.branch_answered(turn, context, client, message, source),
                 Some(Use::Probe { key, number }) => {
                     if let Some(status) = message.status().filter(|s| *s >= 200)
                         && self.probes.answered(&key, number, status, turn.now.mono)
@@ -63,14 +63,14 @@ impl Core {
                 }
                 Some(Use::Cancel) | None => {}
             },
-            // RFC 6026 8.? and RFC 3261 16.7: what matches nothing was answered long ago, or never asked by us.
+            // RFC 6026 8.3: what matches nothing was answered long ago, or never asked by us.
             Received::StrayResponse | Received::Invalid => self.counters.count(Counter::Stray),
             _ => {}
         }
     }
 
     /// A response of one branch of a request.
-    fn from_branch(
+    fn branch_answered(
         &mut self,
         turn: &mut Turn<'_>,
         number: u64,

@@ -5,7 +5,6 @@ use super::{Core, Hop, Turn, Use};
 use crate::counters::Counter;
 use crate::dispatcher::probe::{Due, Key};
 use crate::via;
-use rand::RngCore;
 use sip::build;
 use sip::transaction::{ClientId, Output as Done};
 use sip::{Message, Name};
@@ -43,7 +42,9 @@ impl Core {
     fn client_done(&mut self, client: ClientId) {
         if let Some(Use::Forward { branch, connection, .. }) = self.clients.remove(&client) {
             self.contexts.forget_branch(&branch);
-            if let Some(clients) = self.by_connection.get_mut(&connection) {
+            if let Some(connection) = connection
+                && let Some(clients) = self.by_connection.get_mut(&connection)
+            {
                 clients.retain(|c| *c != client);
                 if clients.is_empty() {
                     self.by_connection.remove(&connection);
@@ -53,11 +54,11 @@ impl Core {
     }
 
     /// What was given to the driver did not go out.
-    pub(super) fn send_failed(&mut self, turn: &mut Turn<'_>, to: Hop, bytes: &[u8]) {
+    pub(super) fn send_failed(&mut self, turn: &mut Turn<'_>, bytes: &[u8]) {
         let Ok(message) = Message::parse(bytes) else { return };
         let branch = message.via().ok().and_then(|v| v.branch()).unwrap_or_default();
         let client = self.contexts.of_branch(branch).map(|(client, _)| client);
-        match client.filter(|c| message.is_request() && self.transactions.client_hop(*c) == Some(&to)) {
+        match client.filter(|_| message.is_request()) {
             Some(client) => self.client_failed(turn, client),
             None => self.counters.count(Counter::SendFailed),
         }
@@ -65,9 +66,16 @@ impl Core {
 
     /// Requests at processes that are gone go elsewhere, or are given up.
     pub(super) fn peers_changed(&mut self, turn: &mut Turn<'_>) {
-        let gone = |to: Hop| matches!(to, Hop::Inside(p) if turn.view.peers.get(p).is_none());
-        let lost = self.contexts.numbers(|c| c.branches.iter().any(|b| !b.done && gone(b.to)));
-        for number in lost {
+        // Peers say how loaded they are all the time: only one that is gone is a reason to look at every request.
+        let now: Vec<_> = turn.view.peers.0.iter().map(|p| p.process).collect();
+        let before = std::mem::replace(&mut self.peers, now);
+        let lost: Vec<_> = before.into_iter().filter(|p| !self.peers.contains(p)).collect();
+        if lost.is_empty() {
+            return;
+        }
+        let gone = |to: Hop| matches!(to, Hop::Inside(p) if lost.contains(&p));
+        let waiting = self.contexts.numbers(|c| c.branches.iter().any(|b| !b.done && gone(b.to)));
+        for number in waiting {
             let Some(context) = self.contexts.get_mut(number) else { continue };
             let clients: Vec<_> = context.branches.iter().filter(|b| !b.done && gone(b.to)).map(|b| b.client).collect();
             for client in clients {

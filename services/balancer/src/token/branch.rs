@@ -62,10 +62,8 @@ impl Owner {
         let (&key, rest) = raw.split_first()?;
         let (process, rest) = rest.split_first_chunk::<8>()?;
         let (shard, _) = rest.split_first_chunk::<2>()?;
-        keys.verify(key, PURPOSE, &[raw, beside.as_bytes()], mac).then_some(Self {
-            process: ProcessId(u64::from_be_bytes(*process)),
-            shard: u16::from_be_bytes(*shard),
-        })
+        keys.verify(key, PURPOSE, &[raw, beside.as_bytes()], mac)
+            .then_some(Self { process: ProcessId(u64::from_be_bytes(*process)), shard: u16::from_be_bytes(*shard) })
     }
 
     /// The owner of the transaction that this Via is of; `None` unless the Via is one of ours.
