@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// How many mutations a target gets without `FUZZ_RUNS` in the environment.
-const RUNS: usize = 20_000;
+const RUNS: usize = 100_000;
 /// The longest input that mutation makes of a seed.
 const LONGEST: usize = 8192;
 

@@ -124,7 +124,7 @@ fn edits(m: &Message<'_>) {
     let edited = Message::parse(&out).or_else(|_| Message::parse_head(&out)).expect("an edited message");
     assert_eq!(edited.via().map(|v| v.branch()), Ok(Some("z9hG4bKfuzz")));
     assert_eq!(edited.max_forwards(), Some(Ok(9)));
-    assert_eq!(edited.other("X-Fuzz").is_some(), true);
+    assert!(edited.other("X-Fuzz").is_some());
     assert_eq!(edited.header(Name::Subject), None);
     assert_eq!(edited.is_request().then_some("sip:fuzz@192.0.2.1"), edited.uri());
     let routes = m.values(Name::Route).count();

@@ -90,17 +90,17 @@ const fn words(name: &[u8]) -> Words {
 }
 
 /// Open addressing over long and compact names, laid out by the compiler: one probe finds nearly every name.
-static TABLE: [(Words, u8); SLOTS] = {
-    let mut table = [([0; 3], NONE); SLOTS];
+static TABLE: [(Words, u8, u8); SLOTS] = {
+    let mut table = [([0; 3], NONE, 0); SLOTS];
     let mut n = 0;
     while n < TEXT.len() + COMPACT.len() {
         let letter = [b'a' + n.saturating_sub(TEXT.len()) as u8];
-        let (id, key) = if n < TEXT.len() {
-            (n as u8, words(TEXT[n].as_bytes()))
+        let (id, len, key) = if n < TEXT.len() {
+            (n as u8, TEXT[n].len() as u8, words(TEXT[n].as_bytes()))
         } else {
             match COMPACT[n - TEXT.len()] {
-                Some(name) => (name as u8, words(&letter)),
-                None => (NONE, [0; 3]),
+                Some(name) => (name as u8, 1, words(&letter)),
+                None => (NONE, 0, [0; 3]),
             }
         };
         n += 1;
@@ -111,20 +111,21 @@ static TABLE: [(Words, u8); SLOTS] = {
         while table[slot].1 != NONE {
             slot = (slot + 1) % SLOTS;
         }
-        table[slot] = (key, id);
+        table[slot] = (key, id, len);
     }
     table
 };
 
 #[inline]
-fn find(key: &Words) -> Option<Name> {
+fn find(key: &Words, len: usize) -> Option<Name> {
     let mut slot = hash(key);
     loop {
-        let (text, id) = &TABLE[slot % SLOTS];
+        let (text, id, text_len) = &TABLE[slot % SLOTS];
         if *id == NONE {
             return None;
         }
-        if text == key {
+        // The length tells a NUL at the end of a name from the words' own padding.
+        if text == key && usize::from(*text_len) == len {
             return Some(ALL[*id as usize]);
         }
         slot += 1;
@@ -145,7 +146,8 @@ pub(crate) fn known_at(line: &[u8; WIDTH]) -> Option<(Name, usize)> {
             let at = found.trailing_zeros() / 8;
             let kept = raw & ((1u64 << (8 * at)) - 1);
             *word = lower(kept);
-            return find(&key).map(|name| (name, 8 * n + at as usize));
+            let colon = 8 * n + at as usize;
+            return find(&key, colon).map(|name| (name, colon));
         }
         *word = lower(raw);
     }
@@ -166,7 +168,7 @@ impl Name {
         if name.is_empty() || name.len() > WIDTH {
             return None;
         }
-        find(&words(name.as_bytes()))
+        find(&words(name.as_bytes()), name.len())
     }
 
     /// Every known name.
@@ -185,5 +187,51 @@ impl Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_found_in_any_case() {
+        for name in Name::all() {
+            let text = name.as_str();
+            for form in [text.to_owned(), text.to_ascii_lowercase(), text.to_ascii_uppercase()] {
+                assert_eq!(Name::parse(&form), Some(*name));
+                let mut line = [b'x'; WIDTH];
+                line[..form.len()].copy_from_slice(form.as_bytes());
+                line[form.len()] = b':';
+                assert_eq!(known_at(&line), Some((*name, form.len())));
+            }
+            if let Some(letter) = name.compact() {
+                assert_eq!(Name::parse(&letter.to_string()), Some(*name));
+                assert_eq!(Name::parse(&letter.to_ascii_uppercase().to_string()), Some(*name));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_found() {
+        // 0x0d is '-' without the bit of lower case, NUL is the padding.
+        for text in [
+            "",
+            "X-Via",
+            "Vi",
+            "Call\rID",
+            "Call_ID",
+            "Via\0",
+            "\0",
+            "Content-Length\0",
+            "z",
+            "@",
+            "[",
+            "Subscription-State-",
+        ] {
+            assert_eq!(Name::parse(text), None, "{text:?}");
+        }
+        assert_eq!(known_at(b"Content-Length\0: 0\r\n\r\n.."), None);
+        assert_eq!(known_at(b"Subject without any colon"[..WIDTH].first_chunk().unwrap()), None);
     }
 }

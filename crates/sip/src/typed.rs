@@ -17,7 +17,7 @@ pub fn unfold(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     let mut rest = value;
     while let Some(at) = rest.find(['\r', '\n']) {
-        out.push_str(rest[..at].trim_end_matches(|c| is_ascii_blank(c)));
+        out.push_str(rest[..at].trim_end_matches(is_ascii_blank));
         out.push(' ');
         rest = rest[at..].trim_start_matches(is_ascii_blank);
     }

@@ -1,4 +1,5 @@
 //! The suite of the `sip` crate, filed by RFC section and by property.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod common;
 mod differential;
