@@ -1,0 +1,108 @@
+//! Debian's baresip as a phone of the tests: it plays a tone from a file, records what it hears, and is driven by its
+//! control connection.
+
+use crate::process::{Process, eventually, free_port, tool};
+use crate::spectrum::write_tone;
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A baresip that runs. It is ended when this is dropped.
+#[derive(Debug)]
+pub struct Baresip {
+    process: Process,
+    dir: TempDir,
+    control: TcpStream,
+    input: Vec<u8>,
+    events: Vec<Value>,
+}
+
+impl Baresip {
+    /// Starts one for this user, whose password is the user name, that sends a tone of `hz` and answers by itself.
+    /// It registers every `regint` seconds; 0 never.
+    pub fn start(server: SocketAddr, user: &str, hz: f64, regint: u32) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let path = |name: &str| dir.path().join(name);
+        write_tone(&path("tone.wav"), hz, 30)?;
+        let (sip, control_port) = (free_port(), free_port());
+        let account = format!(
+            "<sip:{user}@{server}>;auth_user={user};auth_pass={user};regint={regint};audio_codecs=PCMU/8000/1;answermode=auto\n"
+        );
+        std::fs::write(path("accounts"), account)?;
+        std::fs::write(path("contacts"), "")?;
+        let here = dir.path().display();
+        let config = format!(
+            "sip_listen 127.0.0.1:{sip}\nnet_interface 127.0.0.1\nctrl_tcp_listen 127.0.0.1:{control_port}\n\
+             audio_source aufile,{here}/tone.wav\naudio_player aubridge,nil\naudio_alert aubridge,alert\n\
+             ausrc_srate 8000\nauplay_srate 8000\nsnd_path {here}\nmodule_path /usr/lib/baresip/modules\n\
+             module g711.so\nmodule aufile.so\nmodule aubridge.so\nmodule sndfile.so\n\
+             module_tmp account.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\n"
+        );
+        std::fs::write(path("config"), config)?;
+        let mut process = Process::start(Command::new(tool("baresip")?).arg("-f").arg(dir.path()))?;
+        process.line("baresip is ready", Duration::from_secs(10))?;
+        let control = eventually("baresip's control port", Duration::from_secs(5), || {
+            TcpStream::connect(("127.0.0.1", control_port)).ok()
+        })?;
+        control.set_read_timeout(Some(Duration::from_millis(50)))?;
+        Ok(Self { process, dir, control, input: Vec::new(), events: Vec::new() })
+    }
+
+    /// Gives a command: `dial`, `hangup`, `hold`, `resume`, ...
+    pub fn command(&mut self, command: &str, params: &str) -> Result<()> {
+        let text = json!({"command": command, "params": params}).to_string();
+        Ok(write!(self.control, "{}:{text},", text.len())?)
+    }
+
+    /// Waits for an event of this type (`REGISTER_OK`, `CALL_ESTABLISHED`, `CALL_CLOSED`, ...) that was not yet waited
+    /// for, and returns it.
+    pub fn event(&mut self, kind: &str, limit: Duration) -> Result<Value> {
+        let end = std::time::Instant::now() + limit;
+        loop {
+            if let Some(at) = self.events.iter().position(|e| e["type"] == kind) {
+                return Ok(self.events.drain(..=at).next_back().unwrap_or_default());
+            }
+            if std::time::Instant::now() > end {
+                let seen: Vec<_> = self.events.iter().map(|e| e["type"].to_string()).collect();
+                bail!("baresip had no {kind} in {limit:?}, but {seen:?}:\n{}", self.process.stdout());
+            }
+            self.read()?;
+        }
+    }
+
+    /// Reads what has come on the control connection: netstrings of JSON.
+    fn read(&mut self) -> Result<()> {
+        let mut buffer = [0; 4096];
+        match self.control.read(&mut buffer) {
+            Ok(0) => bail!("baresip is gone:\n{}", self.process.stdout()),
+            Ok(n) => self.input.extend_from_slice(&buffer[..n]),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            Err(e) => return Err(e.into()),
+        }
+        while let Some(colon) = self.input.iter().position(|b| *b == b':') {
+            let length: usize = std::str::from_utf8(&self.input[..colon])?.parse().context("netstring")?;
+            let end = colon + 1 + length;
+            if self.input.len() <= end {
+                break;
+            }
+            let value: Value = serde_json::from_slice(&self.input[colon + 1..end])?;
+            if value["event"] == true {
+                self.events.push(value);
+            }
+            self.input.drain(..=end);
+        }
+        Ok(())
+    }
+
+    /// The file that holds what it heard.
+    pub fn recording(&self) -> Result<PathBuf> {
+        let files = std::fs::read_dir(self.dir.path())?;
+        let heard = files.filter_map(|f| f.ok().map(|f| f.path())).find(|f| f.to_string_lossy().ends_with("-dec.wav"));
+        heard.with_context(|| format!("baresip recorded nothing:\n{}", self.process.stdout()))
+    }
+}

@@ -1,0 +1,6 @@
+//! `kubepbx serve` with real phones: one process, loopback, audio judged by its spectrum.
+
+// A test that cannot go on fails; its helpers stand beside the test functions.
+#![allow(clippy::unwrap_used)]
+
+mod calls;
