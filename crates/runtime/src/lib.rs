@@ -14,6 +14,7 @@ pub mod entropy;
 pub mod health;
 pub mod keys;
 pub mod lookups;
+pub mod media;
 pub mod mesh;
 pub mod metrics;
 pub mod running;

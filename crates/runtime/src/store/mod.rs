@@ -1,9 +1,10 @@
 //! Stores: bindings, used nonces and records that outlive a process. The store knows no SIP.
 //!
-//! [`memory::MemoryStore`] serves one process and can keep bindings in a state folder; `redis::RedisStore` serves a
+//! [`memory::MemoryStore`] serves one process and can keep bindings in a state folder; [`redis::RedisStore`] serves a
 //! cluster. One suite of contract tests holds for both.
 
 pub mod memory;
+pub mod redis;
 
 use bytes::Bytes;
 use contract::ProcessId;

@@ -1,0 +1,345 @@
+//! The store of a cluster: Redis, written to by small scripts that compare before they write.
+//!
+//! All keys begin with a prefix in braces, so that they stay on one node of a Redis cluster:
+//! `aor:<aor>` hash of revision and bindings; `expiry` AORs sorted by first expiry; `revision` the last one given out;
+//! `nonce:<nonce>` its highest count; `records:<kind>` hash of `<epoch> <process> <value>` by id; channel `changed`.
+
+mod link;
+
+use super::{AorHint, HINTS, Pending, Store, first_expiry};
+use bytes::Bytes;
+use contract::ProcessId;
+use contract::location::{Aor, Binding, Revision, StoreError};
+use contract::records::Owner;
+use futures::StreamExt;
+use link::Link;
+use redis::Script;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+/// After the channel of hints was lost: how long until it is tried again.
+const RESUBSCRIBE: Duration = Duration::from_millis(250);
+
+/// The channel of hints is asked for a sign of life this often, so that a dead connection is found.
+const HINT_PING: Duration = Duration::from_secs(5);
+
+/// AORs or records read at once in a listing.
+const PAGE: usize = 500;
+
+/// Compares the revision, writes bindings, index and revision, tells the followers. The revision also follows the
+/// server's clock, so that it rises over a store that lost its contents. Answers nothing on conflict.
+const SWAP: &str = r"
+local had = redis.call('HGET', KEYS[1], 'revision') or '0'
+if had ~= ARGV[1] then return false end
+if had == '0' and ARGV[2] == '' then return '0' end
+local time = redis.call('TIME')
+local last = tonumber(redis.call('GET', KEYS[2]) or '0')
+local made = string.format('%.0f', math.max(last + 1, time[1] * 1000000 + time[2]))
+redis.call('SET', KEYS[2], made)
+redis.call('PUBLISH', ARGV[5], made .. ' ' .. ARGV[4])
+if ARGV[2] == '' then
+  redis.call('DEL', KEYS[1])
+  redis.call('ZREM', KEYS[3], ARGV[4])
+  return '0'
+end
+redis.call('HSET', KEYS[1], 'revision', made, 'bindings', ARGV[2])
+redis.call('ZADD', KEYS[3], ARGV[3], ARGV[4])
+return made
+";
+
+const USE_NONCE: &str = r"
+local had = redis.call('GET', KEYS[1])
+if had and tonumber(had) >= tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return 1
+";
+
+/// Writes a record unless a higher epoch, or the same of another process, stands; without value removes it.
+const WRITE: &str = r"
+local had = redis.call('HGET', KEYS[1], ARGV[1])
+if had then
+  local epoch, process = string.match(had, '^(%d+) (%x+) ')
+  local mine, standing = tonumber(ARGV[2]), tonumber(epoch)
+  if standing > mine or (standing == mine and process ~= ARGV[3]) then return 0 end
+end
+if ARGV[4] then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
+else
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end
+return 1
+";
+
+const CLAIM: &str = r"
+local had = redis.call('HGET', KEYS[1], ARGV[1])
+if not had then return 0 end
+local epoch, process, at = string.match(had, '^(%d+) (%x+) ()')
+if epoch ~= ARGV[2] or process ~= ARGV[3] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[4] .. ' ' .. ARGV[5] .. ' ' .. string.sub(had, at))
+return 1
+";
+
+/// A store in Redis. Every round trip ends within 0.8 s; listings make one a page.
+#[derive(Debug)]
+pub struct RedisStore {
+    link: Arc<Link>,
+    prefix: String,
+    hints: broadcast::Sender<AorHint>,
+    follower: JoinHandle<()>,
+    swap: Script,
+    use_nonce: Script,
+    write: Script,
+    claim: Script,
+}
+
+impl RedisStore {
+    /// A store at `url` (`redis://[:password@]host:port/db`) whose keys begin with `{name}:`. Connects when first used
+    /// and again whenever it has to, so a Redis that is not there yet is no error; a malformed address is. Call it on
+    /// a tokio runtime: a task follows the hints until the store is dropped.
+    pub fn new(url: &str, name: &str) -> Result<Self, StoreError> {
+        let link = Arc::new(Link::new(url)?);
+        let prefix = format!("{{{name}}}:");
+        let hints = broadcast::Sender::new(HINTS);
+        let follower = tokio::spawn(follow(link.clone(), format!("{prefix}changed"), hints.clone()));
+        Ok(Self {
+            link,
+            prefix,
+            hints,
+            follower,
+            swap: Script::new(SWAP),
+            use_nonce: Script::new(USE_NONCE),
+            write: Script::new(WRITE),
+            claim: Script::new(CLAIM),
+        })
+    }
+
+    fn key(&self, rest: &str) -> String {
+        format!("{}{rest}", self.prefix)
+    }
+
+    fn aor_key(&self, aor: &str) -> String {
+        format!("{}aor:{aor}", self.prefix)
+    }
+
+    fn records_key(&self, kind: &str) -> String {
+        format!("{}records:{kind}", self.prefix)
+    }
+
+    async fn load_aor(&self, aor: &str) -> Result<Aor, StoreError> {
+        let mut get = redis::cmd("HMGET");
+        get.arg(self.aor_key(aor)).arg("revision").arg("bindings");
+        let (revision, bindings) = self.link.query(&get).await?;
+        read_aor(aor, revision, bindings)
+    }
+
+    async fn swap_aor(&self, aor: &str, revision: Revision, bindings: &[Binding]) -> Result<Revision, StoreError> {
+        let expiry = first_expiry(bindings);
+        let json = match expiry {
+            Some(_) => serde_json::to_string(bindings).map_err(|e| wrong(&format!("bindings of {aor}"), e))?,
+            None => String::new(),
+        };
+        let mut call = self.swap.prepare_invoke();
+        call.key(self.aor_key(aor)).key(self.key("revision")).key(self.key("expiry"));
+        call.arg(revision.to_string()).arg(json).arg(expiry.unwrap_or(0)).arg(aor).arg(self.key("changed"));
+        let made: Option<String> = self.link.invoke(&call).await?;
+        let made = made.ok_or(StoreError::Conflict)?;
+        made.parse().map_err(|e| wrong("the new revision", e))
+    }
+
+    /// One page after another of what `ZRANGE` gives, then their bindings in one round trip each.
+    async fn all_aors(&self) -> Result<Vec<(String, Aor)>, StoreError> {
+        let mut all = BTreeMap::new();
+        let mut cursor = 0u64;
+        loop {
+            let mut scan = redis::cmd("ZSCAN");
+            scan.arg(self.key("expiry")).arg(cursor).arg("COUNT").arg(PAGE);
+            let (next, names): (u64, Vec<(String, f64)>) = self.link.query(&scan).await?;
+            let mut pipe = redis::pipe();
+            for (name, _) in &names {
+                pipe.cmd("HMGET").arg(self.aor_key(name)).arg("revision").arg("bindings");
+            }
+            if !names.is_empty() {
+                let found: Vec<(Option<String>, Option<String>)> = self.link.pipeline(&pipe).await?;
+                for ((name, _), (revision, bindings)) in names.into_iter().zip(found) {
+                    let aor = read_aor(&name, revision, bindings)?;
+                    // It may have been removed since it was listed.
+                    if aor.revision != 0 {
+                        all.insert(name, aor);
+                    }
+                }
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(all.into_iter().collect());
+            }
+        }
+    }
+
+    async fn all_records(&self, kind: &str) -> Result<Vec<(String, Owner, Bytes)>, StoreError> {
+        let mut all = BTreeMap::new();
+        let mut cursor = 0u64;
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(self.records_key(kind)).arg(cursor).arg("COUNT").arg(PAGE);
+            let (next, page): (u64, Vec<(String, Vec<u8>)>) = self.link.query(&scan).await?;
+            for (id, raw) in page {
+                let record = read_record(kind, &id, raw)?;
+                all.insert(id, record);
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(all.into_iter().map(|(id, (owner, value))| (id, owner, value)).collect());
+            }
+        }
+    }
+
+    async fn write_record(&self, kind: &str, id: &str, owner: Owner, value: Option<Bytes>) -> Result<(), StoreError> {
+        let mut call = self.write.prepare_invoke();
+        call.key(self.records_key(kind)).arg(id).arg(owner.epoch).arg(owner.process.to_string());
+        if let Some(value) = &value {
+            call.arg(&value[..]);
+        }
+        let done: bool = self.link.invoke(&call).await?;
+        if done { Ok(()) } else { Err(StoreError::Conflict) }
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+/// Passes hints on for good; after every new subscription says that some may have been missed.
+async fn follow(link: Arc<Link>, channel: String, hints: broadcast::Sender<AorHint>) {
+    let mut first = true;
+    loop {
+        match link.subscribe(&channel).await {
+            Ok(pubsub) => {
+                // Also the first time: a write may have gone before it. Nobody following is fine, here and below.
+                if !std::mem::replace(&mut first, false) {
+                    tracing::info!("store: following changes again");
+                }
+                let _ = hints.send(AorHint::Missed);
+                let (mut sink, mut messages) = pubsub.split();
+                loop {
+                    let message = match tokio::time::timeout(HINT_PING, messages.next()).await {
+                        Ok(Some(message)) => message,
+                        Ok(None) => break,
+                        // Quiet, or dead?
+                        Err(_) => match tokio::time::timeout(link::LIMIT, sink.ping::<redis::Value>()).await {
+                            Ok(Ok(_)) => continue,
+                            _ => break,
+                        },
+                    };
+                    if let Some(hint) = read_hint(message.get_payload_bytes()) {
+                        let _ = hints.send(hint);
+                    }
+                }
+                tracing::warn!("store: the channel of changes was lost");
+            }
+            Err(error) => tracing::debug!(%error, "store: changes cannot be followed"),
+        }
+        tokio::time::sleep(RESUBSCRIBE).await;
+    }
+}
+
+fn read_hint(payload: &[u8]) -> Option<AorHint> {
+    let (revision, aor) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
+    Some(AorHint::Changed { aor: aor.to_owned(), revision: revision.parse().ok()? })
+}
+
+fn read_aor(name: &str, revision: Option<String>, bindings: Option<String>) -> Result<Aor, StoreError> {
+    let (Some(revision), Some(bindings)) = (revision, bindings) else { return Ok(Aor::default()) };
+    let revision = revision.parse().map_err(|e| wrong(&format!("revision of {name}"), e))?;
+    let bindings = serde_json::from_str(&bindings).map_err(|e| wrong(&format!("bindings of {name}"), e))?;
+    Ok(Aor { revision, bindings })
+}
+
+/// Reads `<epoch> <process> <value>`.
+fn read_record(kind: &str, id: &str, raw: Vec<u8>) -> Result<(Owner, Bytes), StoreError> {
+    let parsed = || {
+        let mut parts = raw.splitn(3, |b| *b == b' ');
+        let epoch = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+        let process = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+        Some((Owner { process, epoch }, Bytes::copy_from_slice(parts.next()?)))
+    };
+    parsed().ok_or_else(|| wrong(&format!("{kind} {id}"), "no owner"))
+}
+
+fn wrong(what: &str, error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(format!("{what} not understood: {error}"))
+}
+
+impl Store for RedisStore {
+    fn load<'a>(&'a self, aor: &'a str) -> Pending<'a, Aor> {
+        Box::pin(self.load_aor(aor))
+    }
+
+    fn swap<'a>(
+        &'a self,
+        aor: &'a str,
+        revision: Revision,
+        bindings: Vec<Binding>,
+        _now_unix: u64,
+    ) -> Pending<'a, Revision> {
+        Box::pin(async move { self.swap_aor(aor, revision, &bindings).await })
+    }
+
+    fn hints(&self) -> broadcast::Receiver<AorHint> {
+        self.hints.subscribe()
+    }
+
+    fn expired(&self, now_unix: u64, limit: usize) -> Pending<'_, Vec<String>> {
+        let mut range = redis::cmd("ZRANGEBYSCORE");
+        range.arg(self.key("expiry")).arg("-inf").arg(now_unix).arg("LIMIT").arg(0).arg(limit);
+        Box::pin(async move { self.link.query(&range).await })
+    }
+
+    fn use_nonce<'a>(&'a self, nonce: &'a str, nc: u32, ttl_s: u64, _now_unix: u64) -> Pending<'a, bool> {
+        Box::pin(async move {
+            let mut call = self.use_nonce.prepare_invoke();
+            call.key(self.key(&format!("nonce:{nonce}"))).arg(nc).arg(ttl_s.max(1));
+            self.link.invoke(&call).await
+        })
+    }
+
+    fn aors(&self) -> Pending<'_, Vec<(String, Aor)>> {
+        Box::pin(self.all_aors())
+    }
+
+    fn save<'a>(&'a self, kind: &'a str, id: &'a str, owner: Owner, value: Bytes) -> Pending<'a, ()> {
+        Box::pin(self.write_record(kind, id, owner, Some(value)))
+    }
+
+    fn remove<'a>(&'a self, kind: &'a str, id: &'a str, owner: Owner) -> Pending<'a, ()> {
+        Box::pin(self.write_record(kind, id, owner, None))
+    }
+
+    fn record<'a>(&'a self, kind: &'a str, id: &'a str) -> Pending<'a, Option<(Owner, Bytes)>> {
+        Box::pin(async move {
+            let mut get = redis::cmd("HGET");
+            get.arg(self.records_key(kind)).arg(id);
+            let raw: Option<Vec<u8>> = self.link.query(&get).await?;
+            raw.map(|raw| read_record(kind, id, raw)).transpose()
+        })
+    }
+
+    fn records<'a>(&'a self, kind: &'a str) -> Pending<'a, Vec<(String, Owner, Bytes)>> {
+        Box::pin(self.all_records(kind))
+    }
+
+    fn claim<'a>(&'a self, kind: &'a str, id: &'a str, from: Owner, to: ProcessId) -> Pending<'a, Owner> {
+        Box::pin(async move {
+            let owner = Owner { process: to, epoch: from.epoch.saturating_add(1) };
+            let mut call = self.claim.prepare_invoke();
+            call.key(self.records_key(kind)).arg(id).arg(from.epoch).arg(from.process.to_string());
+            call.arg(owner.epoch).arg(to.to_string());
+            let done: bool = self.link.invoke(&call).await?;
+            if done { Ok(owner) } else { Err(StoreError::Conflict) }
+        })
+    }
+}
