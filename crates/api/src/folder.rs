@@ -32,12 +32,19 @@ pub struct Folder {
     compiler: Compiler,
     /// What the compiler has, by `PbxEndpoint/8005`.
     manifests: BTreeMap<String, Manifest>,
+    /// Those of them that no longer stand in their files so.
+    stale: BTreeSet<String>,
 }
 
 impl Folder {
     /// An empty one; `epoch` is that of the versions it makes.
     pub fn new(epoch: u64) -> Self {
-        Self { judge: Judge::default(), compiler: Compiler::new(epoch, Held::default()), manifests: BTreeMap::new() }
+        Self {
+            judge: Judge::default(),
+            compiler: Compiler::new(epoch, Held::default()),
+            manifests: BTreeMap::new(),
+            stale: BTreeSet::new(),
+        }
     }
 
     /// Takes the files as they are now, all of them, and compiles what has changed since the last time.
@@ -66,9 +73,11 @@ impl Folder {
                 self.admit(manifest, &mut now, &mut problems);
             }
         }
+        self.stale.clear();
         for (id, manifest) in &self.manifests {
             if broken.contains(&manifest.origin.file) && !now.contains_key(id) {
                 now.insert(id.clone(), manifest.clone());
+                self.stale.insert(id.clone());
             }
         }
 
@@ -129,12 +138,14 @@ impl Folder {
         changes
     }
 
-    /// The compiler's findings, with file and line.
+    /// The compiler's findings, with file and line. What it finds in text that stands in no file any more is left out: the
+    /// text that stands there now has a problem of its own.
     fn findings(&self) -> Vec<Problem> {
         let findings = self.compiler.statuses().values().flat_map(|status| &status.findings);
         findings
             .filter_map(|finding| {
-                let manifest = self.manifests.get(&finding.resource.to_string())?;
+                let id = finding.resource.to_string();
+                let manifest = self.manifests.get(&id).filter(|_| !self.stale.contains(&id))?;
                 let keeps_out = finding.reason.keeps_out();
                 Some(Problem { keeps_out, ..problem(manifest, &finding.path, finding.message.clone()) })
             })

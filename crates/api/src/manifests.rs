@@ -209,7 +209,7 @@ impl Judge {
             Kind::Dialplan => typed(spec).map(Spec::Dialplan),
             Kind::Dispatcher => typed(spec).map(Spec::Dispatcher),
         }?;
-        Ok(Resource { name, generation: 0, created: None, spec })
+        Ok(Resource { name, generation: 0, created: None, spec: Box::new(spec) })
     }
 }
 
@@ -268,8 +268,11 @@ fn metadata(map: &Map<String, Value>) -> Result<(String, Option<String>), Fault>
         );
         return Err(Fault::new("metadata.name", message));
     }
-    let namespace = metadata.get("namespace").and_then(Value::as_str).map(str::to_owned);
-    Ok((name.clone(), namespace))
+    match metadata.get("namespace") {
+        None | Some(Value::Null) => Ok((name.clone(), None)),
+        Some(Value::String(namespace)) => Ok((name.clone(), Some(namespace.clone()))),
+        Some(_) => Err(Fault::new("metadata.namespace", "is text: write it in quotes")),
+    }
 }
 
 /// RFC 1123 as Kubernetes takes it: labels of a-z, 0-9 and -, joined by dots, each beginning and ending with a letter or

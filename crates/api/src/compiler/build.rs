@@ -59,7 +59,7 @@ type Secrets = BTreeMap<String, BTreeMap<String, SecretValue>>;
 /// Compiles a resource by itself.
 pub(super) fn candidate(resource: &Resource, secrets: &Secrets, realm: &str) -> Candidate {
     let mut work = Work { id: resource.id(), claims: BTreeMap::new(), references: Vec::new(), findings: Vec::new() };
-    let entries = match &resource.spec {
+    let entries = match resource.spec.as_ref() {
         Spec::Pbx(spec) => {
             work.claims.insert(Claim::Pbx, "metadata.name".into());
             Some(pbx_entries(spec))

@@ -61,13 +61,13 @@ pub struct Resource {
     /// metadata.creationTimestamp since the UNIX epoch; none in a folder, where nothing is older than another.
     pub created: Option<Duration>,
     /// Its spec.
-    pub spec: Spec,
+    pub spec: Box<Spec>,
 }
 
 impl Resource {
     /// Its kind and name.
     pub fn id(&self) -> ResourceId {
-        let kind = match self.spec {
+        let kind = match *self.spec {
             Spec::Pbx(_) => Kind::Pbx,
             Spec::Endpoint(_) => Kind::PbxEndpoint,
             Spec::Dialplan(_) => Kind::Dialplan,
