@@ -18,5 +18,8 @@ pub mod token;
 pub mod trust;
 pub mod via;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::Config;
 pub use driver::{Bound, build};

@@ -1,0 +1,156 @@
+//! Processes that go, flows that are gone, tables that are full.
+
+use super::*;
+use sip::Method;
+use sip::transaction::Timers;
+
+fn invite(branch: &str) -> String {
+    request("INVITE", "sip:8006@127.0.0.1", branch, "")
+}
+
+fn to_flow(flow: &Flow, branch: &str) -> String {
+    format!(
+        "INVITE sip:8006@10.0.0.1:5070 SIP/2.0\r\nVia: SIP/2.0/TCP {};branch=z9hG4bK{branch}\r\nFrom: <sip:8005@pbx>;tag=r\r\n\
+         To: <sip:8006@pbx>\r\nCall-ID: leg-b\r\nCSeq: 5 INVITE\r\nRoute: <sip:{}@127.0.0.1:5060;lr>\r\nContent-Length: 0\r\n\r\n",
+        contract::hop::host(Service::Router, ROUTER),
+        flow.token(&keys())
+    )
+}
+
+fn inside_statuses(out: &[Output]) -> Vec<u16> {
+    to_inside(out).iter().filter_map(|(_, b)| Message::parse(b).unwrap().status()).collect()
+}
+
+#[test]
+fn a_router_that_drains_or_dies_is_replaced_within_the_transaction() {
+    // 503, a failed send, and a record that is gone: each leads to the other router, unseen by the phone.
+    for failure in 0..3 {
+        let mut rig = Rig::plain();
+        rig.handle(Input::Changed);
+        let (first, bytes) = to_inside(&rig.outside(udp(PHONE), &invite("a"))).remove(0);
+        let out = match failure {
+            0 => rig.inside(first, answer(&bytes, 503, &[])),
+            1 => rig.handle(Input::SendFailed { bytes }),
+            _ => rig.set_peers(first),
+        };
+        assert_eq!(statuses(&out), [0u16; 0], "{failure}");
+        let requests: Vec<_> = to_inside(&out)
+            .into_iter()
+            .filter(|(_, b)| Message::parse(b).unwrap().method() == Some(Method::Invite))
+            .collect();
+        let (second, bytes) = requests[0].clone();
+        assert!(second != first && (second == ROUTER || second == ROUTER2), "{failure}");
+        assert_eq!(statuses(&rig.inside(second, answer(&bytes, 200, &[]))), [200], "{failure}");
+    }
+}
+
+#[test]
+fn a_refusal_of_all_routers_reaches_the_phone_with_its_retry_after() {
+    let mut rig = Rig::plain();
+    let (first, bytes) = to_inside(&rig.outside(udp(PHONE), &invite("a"))).remove(0);
+    let out = rig.inside(first, answer(&bytes, 503, &[(Name::RetryAfter, "17")]));
+    let (second, bytes) = to_inside(&out).into_iter().find(|(p, _)| *p != first).unwrap();
+    let out = rig.inside(second, answer(&bytes, 503, &[(Name::RetryAfter, "17")]));
+    let (_, bytes) = to_outside(&out).remove(0);
+    assert_eq!(Message::parse(&bytes).unwrap().header(Name::RetryAfter), Some("17"));
+}
+
+#[test]
+fn without_any_router_the_answer_is_503() {
+    let mut rig = Rig::plain();
+    rig.peers.0.retain(|p| p.service != Service::Router);
+    assert_eq!(statuses(&rig.outside(udp(PHONE), &invite("a"))), [503]);
+}
+
+#[test]
+fn an_early_dialog_does_not_move() {
+    let mut rig = Rig::plain();
+    rig.handle(Input::Changed);
+    let (first, bytes) = to_inside(&rig.outside(udp(PHONE), &invite("a"))).remove(0);
+    rig.inside(first, answer(&bytes, 180, &[]));
+    let out = rig.set_peers(first);
+    assert_eq!((statuses(&out), to_inside(&out).len()), (vec![503], 0));
+}
+
+#[test]
+fn flows_that_cannot_be_sent_on_fail() {
+    let gone = |transport, process, connection, local: &str| Flow {
+        transport,
+        process,
+        connection,
+        local: addr(local),
+        remote: addr(PHONE),
+    };
+    for (n, (flow, reached)) in [
+        (gone(Transport::Udp, ProcessId(99), 0, VIP), true), // our address now, whoever had it
+        (gone(Transport::Udp, BALANCER, 0, "127.0.0.2:5060"), false), // nobody's any more
+        (gone(Transport::Tcp, ProcessId(99), 3, VIP), false), // only that process had the connection
+        (gone(Transport::Tcp, BALANCER, 3, VIP), true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut rig = Rig::plain();
+        let out = rig.inside(ROUTER, to_flow(&flow, &format!("f{n}")));
+        let want = if reached { 100 } else { 430 };
+        assert_eq!((inside_statuses(&out), to_outside(&out).len()), (vec![want], usize::from(reached)), "{flow:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_ends_fails_what_went_out_on_it() {
+    for how in 0..2 {
+        let mut rig = Rig::plain();
+        let (_, bytes) = to_outside(&rig.inside(ROUTER, to_flow(&tcp(3, PHONE), "f"))).remove(0);
+        let out = match how {
+            0 => rig.handle(Input::FlowGone { connection: 3, made_to: None }),
+            _ => rig.handle(Input::SendFailed { bytes }),
+        };
+        assert_eq!(inside_statuses(&out), [430], "{how}");
+    }
+    // One that has rung already is not told that it never could.
+    let mut rig = Rig::plain();
+    let (flow, bytes) = to_outside(&rig.inside(ROUTER, to_flow(&tcp(3, PHONE), "f"))).remove(0);
+    rig.outside(flow, std::str::from_utf8(&answer(&bytes, 180, &[])).unwrap());
+    let out = rig.handle(Input::FlowGone { connection: 3, made_to: None });
+    assert_eq!(inside_statuses(&out), [430]);
+}
+
+#[test]
+fn a_phone_that_never_answers_is_a_timeout_and_nothing_is_left() {
+    let mut rig = Rig::plain();
+    let out = rig.inside(ROUTER, to_flow(&udp(PHONE), "f"));
+    assert_eq!(to_outside(&out).len(), 1);
+    let out = rig.pass(Duration::from_secs(33));
+    assert_eq!(inside_statuses(&out), [408]);
+    assert_eq!(to_outside(&out).len(), 6, "timer A: 0.5, 1.5, 3.5, 7.5, 15.5, 31.5 s");
+    rig.pass(Duration::from_secs(700));
+    assert_eq!((rig.core.load(), rig.core.deadline()), (0, None));
+}
+
+#[test]
+fn calls_leave_nothing_behind() {
+    let mut rig = Rig::plain();
+    for n in 0..50 {
+        let (router, bytes) = to_inside(&rig.outside(udp(PHONE), &invite(&format!("n{n}")))).remove(0);
+        let status = [200, 486, 404][n % 3];
+        rig.inside(router, answer(&bytes, 180, &[]));
+        assert_eq!(statuses(&rig.inside(router, answer(&bytes, status, &[]))), [status]);
+    }
+    rig.pass(Duration::from_secs(200));
+    assert_eq!((rig.core.load(), rig.core.deadline()), (0, None));
+}
+
+#[test]
+fn a_full_table_says_so_without_growing() {
+    let mut rig = Rig::plain();
+    let listeners = Listeners::new(vec![(Transport::Udp, addr(VIP))], None);
+    let limits = Limits { transactions: 10, timers: Timers { trying: None, ..Timers::default() }, ..Limits::default() };
+    rig.core = Core::new(Owner { process: BALANCER, shard: 0 }, listeners, limits);
+    let refused: usize = (0..100)
+        .map(|n| rig.outside(udp(PHONE), &invite(&format!("o{n}"))))
+        .filter(|out| statuses(out).contains(&503))
+        .count();
+    assert!(refused >= 90, "{refused}");
+    assert!(rig.core.load() <= 20);
+}
