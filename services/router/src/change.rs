@@ -50,7 +50,7 @@ impl Core {
         let local = same || (offer.is_none() && !invite);
         let remember = |leg: &mut crate::leg::Leg, offer: Option<String>| {
             leg.timer = timer;
-            leg.allows_update = headers::has_token(message, Name::Allow, "UPDATE") || leg.allows_update;
+            leg.allows_update = headers::allows_update(message).unwrap_or(leg.allows_update);
             leg.exchange = Some(Exchange::Serving(Serving { server, invite, offer }));
         };
         if local {
@@ -181,7 +181,7 @@ impl Core {
         let granted = self.limits.session_granted(message);
         let Some(leg) = self.legs.get_mut(&leg_key) else { return };
         leg.unacknowledged = asking.invite.then_some(asking.cseq);
-        leg.allows_update = headers::has_token(message, Name::Allow, "UPDATE") || leg.allows_update;
+        leg.allows_update = headers::allows_update(message).unwrap_or(leg.allows_update);
         leg.timer = granted.or(leg.timer);
         if let Some(dialog) = leg.dialog.as_mut() {
             dialog.refresh_target(message);

@@ -48,7 +48,7 @@ impl Core {
         leg.remote_session = headers::session_of(message).or(leg.remote_session.take());
         leg.dialog = Some(dialog);
         leg.unacknowledged = Some(cseq);
-        leg.allows_update = headers::has_token(message, Name::Allow, "UPDATE");
+        leg.allows_update = headers::allows_update(message) == Some(true);
         leg.answered_at = turn.now.unix();
         leg.cancel = None;
         let call = leg.call.filter(|_| wanted);

@@ -237,6 +237,10 @@ impl Driver {
 
     /// Hands one input to the core and does what it wants; returns requests that did not reach their process.
     fn step(&mut self, input: Input<'_>, draining: bool, rng: &mut dyn rand::RngCore) -> Vec<bytes::Bytes> {
+        // Whoever left a moment ago is not to be chosen, whichever news came first.
+        if self.peers.has_changed().unwrap_or(false) {
+            self.known = self.peers.borrow_and_update().clone();
+        }
         let view =
             View { directory: &self.directory, peers: &self.known, keys: &self.keys, me: self.process, draining };
         self.core.handle(&view, input, self.clock.now(), rng);

@@ -140,6 +140,11 @@ pub(crate) fn has_token(message: &Message<'_>, name: Name, token: &str) -> bool 
     message.values(name).any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 
+/// Whether a sender takes UPDATE; `None` if it says nothing of methods.
+pub(crate) fn allows_update(message: &Message<'_>) -> Option<bool> {
+    message.header(Name::Allow).map(|_| has_token(message, Name::Allow, "UPDATE"))
+}
+
 /// The option tags of Require that we do not have (RFC 3261 8.2.2.3).
 pub(crate) fn unsupported(message: &Message<'_>) -> Option<String> {
     let list: Vec<_> =
@@ -161,7 +166,7 @@ mod tests {
         let names = |trusted| passed(&message, trusted).into_iter().map(|(n, _)| n).collect::<Vec<_>>();
         assert_eq!(names(false), ["s", "Alert-Info", "X-Account"]);
         assert_eq!(names(true), ["s", "Alert-Info", "X-Account", "P-Asserted-Identity"]);
-        let many = format!("{}{}\r\n", text.trim_end(), "\r\nX-A: b".repeat(50));
+        let many = format!("{}{}\r\n\r\n", text.trim_end(), "\r\nX-A: b".repeat(50));
         let many = Message::parse(many.as_bytes()).unwrap();
         assert_eq!(passed(&many, false).len(), MAX_PASSED);
     }

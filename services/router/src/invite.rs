@@ -155,7 +155,7 @@ impl Core {
             remote_session: headers::session_of(message),
             remote: hop.map(|h| h.flow.remote.ip()),
             server: Some(server),
-            allows_update: headers::has_token(message, Name::Allow, "UPDATE"),
+            allows_update: headers::allows_update(message) == Some(true),
             ..Leg::new(Begin {
                 id: leg_id,
                 call: key,

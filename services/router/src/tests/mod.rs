@@ -1,1 +1,12 @@
-//! Whole calls in virtual time.
+//! Whole calls in virtual time: the core between phones, a store and a relay that the test plays.
+
+mod answers;
+mod basic;
+mod changes;
+mod conference;
+mod driver;
+mod forks;
+mod lab;
+mod loss;
+mod refusals;
+mod timers;

@@ -1,0 +1,684 @@
+//! The test bench: the core, virtual time, a balancer with phones behind it, a store and a relay.
+
+use crate::Limits;
+use crate::core::{Core, View};
+use crate::identify::Directory;
+use crate::io::{Answer, Ask, AskId, Input, Output};
+use bytes::Bytes;
+use contract::config::{Auth, EndpointEntry, Ha1, IdentifyBy, PbxEntry, RouterEntry, Snapshot};
+use contract::events::{CallEvent, CallEventKind};
+use contract::hop::{self, Hop, Inside};
+use contract::location::{Aor, Binding, StoreError};
+use contract::media::{MediaEvent, MediaEventKind};
+use contract::ng;
+use contract::peers::{Peer, PeerState, Peers};
+use contract::{Flow, InstallationKey, KeyRing, Now, ProcessId, Service, Transport};
+use dialplan::{Dial, Extension, Pattern, Plan, Step, Template};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rtp::sdp::Session;
+use sip::build;
+use sip::digest::{self, Algorithm};
+use sip::message::Message;
+use sip::{Method, Name};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) const ROUTER: ProcessId = ProcessId(0xaaaa);
+pub(crate) const BALANCER: ProcessId = ProcessId(0xbbbb);
+pub(crate) const CONFERENCE: ProcessId = ProcessId(0xcccc);
+pub(crate) const EDGE: &str = "192.0.2.1:5060";
+
+pub(crate) fn sdp(port: u16, formats: &str) -> String {
+    format!(
+        "v=0\r\no=phone 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {port} RTP/AVP {formats}\r\na=rtpmap:101 telephone-event/8000\r\n"
+    )
+}
+
+pub(crate) fn steps(list: &[(&str, Vec<Step>)]) -> Plan {
+    let extensions = list.iter().map(|(p, s)| Extension::new(Pattern::parse(p).unwrap(), s.clone())).collect();
+    Plan::new("from-external", vec![], extensions).unwrap()
+}
+
+pub(crate) fn dial(to: &[&str], timeout: Option<u64>) -> Step {
+    let to = to.iter().map(|t| Template::parse(t).unwrap()).collect();
+    Step::Dial(Dial { to, timeout: timeout.map(Duration::from_secs) })
+}
+
+pub(crate) fn endpoint(name: &str, codecs: &[&str]) -> EndpointEntry {
+    let ha1 = |a| digest::ha1(a, name, "kubepbx", &format!("secret{name}"));
+    EndpointEntry {
+        name: name.into(),
+        context: "from-external".into(),
+        auth: Some(Auth {
+            username: name.into(),
+            ha1: Ha1 { md5: ha1(Algorithm::Md5), sha256: ha1(Algorithm::Sha256) },
+        }),
+        codecs: codecs.iter().map(|c| (*c).to_owned()).collect(),
+        caller_id: None,
+        identify_by: vec![IdentifyBy::Username, IdentifyBy::Ip],
+        networks: vec![],
+    }
+}
+
+/// What a phone remembers of its dialog.
+#[derive(Debug, Clone)]
+pub(crate) struct Phone {
+    pub(crate) name: String,
+    pub(crate) call_id: String,
+    pub(crate) tag: String,
+    pub(crate) peer_tag: String,
+    pub(crate) local: String,
+    pub(crate) remote: String,
+    pub(crate) target: String,
+    pub(crate) cseq: u32,
+    pub(crate) branch: String,
+}
+
+pub(crate) struct Lab {
+    pub(crate) core: Core,
+    pub(crate) directory: Directory,
+    pub(crate) entries: Snapshot<RouterEntry>,
+    pub(crate) peers: Peers,
+    pub(crate) keys: KeyRing,
+    pub(crate) now: Now,
+    pub(crate) rng: StdRng,
+    pub(crate) draining: bool,
+    /// What the router sent, oldest first.
+    pub(crate) wire: VecDeque<(ProcessId, Bytes)>,
+    pub(crate) events: Vec<CallEvent>,
+    pub(crate) aors: BTreeMap<String, Aor>,
+    pub(crate) records: BTreeMap<(String, String), Bytes>,
+    pub(crate) nonces: BTreeMap<String, u32>,
+    /// Ports of the relay's sides, by call and leg.
+    pub(crate) relay: BTreeMap<(String, String), u16>,
+    pub(crate) store_down: bool,
+    pub(crate) relay_down: bool,
+    /// Questions that match are held until released.
+    pub(crate) hold: Option<fn(&Ask) -> bool>,
+    pub(crate) held: VecDeque<(Option<AskId>, Ask)>,
+    next_port: u16,
+    next: u32,
+}
+
+impl Lab {
+    /// 8005 and 8006 with ulaw and alaw, 8007 with alaw only, 8008 with video; extensions as the seed deployment has.
+    pub(crate) fn new() -> Self {
+        Self::with(
+            Limits::default(),
+            steps(&[("_80XX", vec![Step::NoOp { text: None }, dial(&["PJSIP/${EXTEN}"], None)])]),
+        )
+    }
+
+    pub(crate) fn plan(plan: Plan) -> Self {
+        Self::with(Limits::default(), plan)
+    }
+
+    pub(crate) fn with(limits: Limits, plan: Plan) -> Self {
+        let mut entries = Snapshot::default();
+        entries.entries.insert("Pbx/p".into(), Arc::new(RouterEntry::Pbx(PbxEntry::default())));
+        entries.entries.insert("Dialplan/d".into(), Arc::new(RouterEntry::Context(plan)));
+        for (name, codecs) in [
+            ("8005", &["ulaw", "alaw"][..]),
+            ("8006", &["ulaw", "alaw"]),
+            ("8007", &["alaw"]),
+            ("8008", &["ulaw", "h264"]),
+            ("8009", &["ulaw", "h264"]),
+        ] {
+            entries
+                .entries
+                .insert(format!("PbxEndpoint/{name}"), Arc::new(RouterEntry::Endpoint(endpoint(name, codecs))));
+        }
+        let peer = |service, process| Peer {
+            service,
+            process,
+            address: String::new(),
+            state: PeerState::Serving,
+            weight: 1.0,
+            load: 0,
+        };
+        let peers = Peers(vec![
+            peer(Service::Router, ROUTER),
+            peer(Service::Balancer, BALANCER),
+            peer(Service::Conference, CONFERENCE),
+        ]);
+        Self {
+            core: Core::new(limits),
+            directory: Directory::new(&entries),
+            entries,
+            peers,
+            keys: KeyRing::new(InstallationKey::new(1, [3; 32])),
+            now: Now { mono: Duration::from_secs(100), wall: Duration::from_secs(1_700_000_000) },
+            rng: StdRng::seed_from_u64(7),
+            draining: false,
+            wire: VecDeque::new(),
+            events: Vec::new(),
+            aors: BTreeMap::new(),
+            records: BTreeMap::new(),
+            nonces: BTreeMap::new(),
+            relay: BTreeMap::new(),
+            store_down: false,
+            relay_down: false,
+            hold: None,
+            held: VecDeque::new(),
+            next_port: 40_000,
+            next: 0,
+        }
+    }
+
+    pub(crate) fn put(&mut self, entry: EndpointEntry) {
+        self.entries.entries.insert(format!("PbxEndpoint/{}", entry.name), Arc::new(RouterEntry::Endpoint(entry)));
+        self.directory = Directory::new(&self.entries);
+    }
+
+    pub(crate) fn flow(&self, name: &str) -> Flow {
+        let port: u16 = name.parse().unwrap_or(9000);
+        Flow {
+            transport: Transport::Udp,
+            process: BALANCER,
+            connection: 0,
+            local: EDGE.parse().unwrap(),
+            remote: SocketAddr::from(([127, 0, 0, 1], port)),
+        }
+    }
+
+    fn route(&self, name: &str) -> String {
+        format!("<sip:{}@{EDGE};lr>", self.flow(name).token(&self.keys))
+    }
+
+    pub(crate) fn register(&mut self, name: &str) {
+        let port: u16 = name.parse().unwrap_or(9000);
+        self.register_at(name, &format!("sip:{name}@127.0.0.1:{port}"));
+    }
+
+    pub(crate) fn register_at(&mut self, name: &str, contact: &str) {
+        let binding = Binding {
+            contact: contact.into(),
+            call_id: "reg".into(),
+            cseq: 1,
+            expires_at: self.now.unix() + 3600,
+            since: 0,
+            updated: 0,
+            path: vec![self.route(name)],
+            flow: Some(self.flow(name)),
+            instance: None,
+            reg_id: None,
+            q: 1000,
+            user_agent: None,
+        };
+        let aor = self.aors.entry(name.into()).or_default();
+        aor.revision += 1;
+        aor.bindings.push(binding);
+    }
+
+    // --- the core's world ---
+
+    pub(crate) fn input(&mut self, input: Input<'_>) {
+        let view = View {
+            directory: &self.directory,
+            peers: &self.peers,
+            keys: &self.keys,
+            me: ROUTER,
+            draining: self.draining,
+        };
+        self.core.handle(&view, input, self.now, &mut self.rng);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        while let Some(output) = self.core.poll() {
+            match output {
+                Output::Send { to, bytes } => self.wire.push_back((to, bytes)),
+                Output::Event(event) => self.events.push(event),
+                Output::Ask(id, ask) if self.hold.is_some_and(|hold| hold(&ask)) => self.held.push_back((id, ask)),
+                Output::Ask(id, ask) => self.serve(id, ask),
+            }
+        }
+    }
+
+    fn serve(&mut self, id: Option<AskId>, ask: Ask) {
+        let answer = self.perform(ask);
+        if let Some(id) = id {
+            self.input(Input::Answered(id, answer));
+        }
+    }
+
+    pub(crate) fn release(&mut self) {
+        self.hold = None;
+        while let Some((id, ask)) = self.held.pop_front() {
+            self.serve(id, ask);
+        }
+    }
+
+    fn perform(&mut self, ask: Ask) -> Answer {
+        let down = || StoreError::Unavailable("down".into());
+        match ask {
+            Ask::Load { .. } if self.store_down => Answer::Bindings(Err(down())),
+            Ask::UseNonce { .. } if self.store_down => Answer::Nonce(Err(down())),
+            Ask::Save { .. } | Ask::Remove { .. } if self.store_down => Answer::Stored(Err(down())),
+            Ask::Load { aor } => Answer::Bindings(Ok(self.aors.get(&aor).cloned().unwrap_or_default())),
+            Ask::UseNonce { nonce, nc, .. } => {
+                let last = self.nonces.entry(nonce).or_default();
+                let fresh = nc > *last;
+                *last = nc.max(*last);
+                Answer::Nonce(Ok(fresh))
+            }
+            Ask::Save { kind, id, value, .. } => {
+                self.records.insert((kind.into(), id), value);
+                Answer::Stored(Ok(()))
+            }
+            Ask::Remove { kind, id, .. } => {
+                self.records.remove(&(kind.into(), id));
+                Answer::Stored(Ok(()))
+            }
+            Ask::Media(command) => Answer::Sdp(self.media(&command)),
+        }
+    }
+
+    fn media(&mut self, command: &ng::Command) -> Result<String, String> {
+        if self.relay_down {
+            return Err("down".into());
+        }
+        match command {
+            ng::Command::Offer(d) => Ok(self.describe(d, d.to_tag.as_deref().unwrap())),
+            ng::Command::Answer(d) => {
+                let joined = (d.call_id.clone(), d.to_tag.clone().unwrap());
+                assert!(self.relay.contains_key(&joined), "an answer without an offer: {d:?}");
+                Ok(self.describe(d, &d.from_tag))
+            }
+            ng::Command::Delete(d) => {
+                match &d.from_tag {
+                    Some(tag) => {
+                        assert!(d.leg && self.relay.remove(&(d.call_id.clone(), tag.clone())).is_some(), "{d:?}")
+                    }
+                    None => self.relay.retain(|(call, _), _| *call != d.call_id),
+                }
+                Ok(String::new())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The description for `reader`, at its own port.
+    fn describe(&mut self, d: &ng::Description, reader: &str) -> String {
+        assert_eq!(d.owner, Some(ROUTER.to_string()));
+        let next = &mut self.next_port;
+        let mut port_of = |leg: &str| {
+            *self.relay.entry((d.call_id.clone(), leg.to_owned())).or_insert_with(|| {
+                *next += 4;
+                *next
+            })
+        };
+        port_of(&d.from_tag);
+        let port = port_of(reader);
+        let mut session = Session::parse(&d.sdp).unwrap();
+        session.set_address("127.0.0.9".parse().unwrap());
+        for (at, media) in session.media.iter_mut().enumerate().filter(|(_, m)| m.is_active()) {
+            media.port = port + 2 * at as u16;
+        }
+        session.to_string()
+    }
+
+    /// Time goes by; what is due happens when it is due.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        let end = self.now.plus(by);
+        while let Some(due) = self.core.deadline().filter(|d| *d <= end.mono) {
+            let step = due.saturating_sub(self.now.mono);
+            self.now = self.now.plus(step);
+            self.input(Input::Tick);
+        }
+        self.now = end;
+        self.input(Input::Tick);
+    }
+
+    pub(crate) fn seconds(&mut self, seconds: u64) {
+        self.advance(Duration::from_secs(seconds));
+    }
+
+    // --- messages ---
+
+    pub(crate) fn receive(&mut self, bytes: Bytes) {
+        self.input(Input::Message(&Inside { from: BALANCER, service: Service::Balancer, bytes }));
+    }
+
+    pub(crate) fn receive_from(&mut self, from: ProcessId, service: Service, bytes: Bytes) {
+        self.input(Input::Message(&Inside { from, service, bytes }));
+    }
+
+    pub(crate) fn unique(&mut self, prefix: &str) -> String {
+        self.next += 1;
+        format!("{prefix}{}", self.next)
+    }
+
+    fn balancer_via(&mut self) -> String {
+        let branch = self.unique("z9hG4bKb");
+        format!("SIP/2.0/TCP {};branch={branch}", hop::host(Service::Balancer, BALANCER))
+    }
+
+    /// Takes the first message of the wire that `wanted` picks.
+    pub(crate) fn take_if(&mut self, wanted: impl Fn(&Message<'_>) -> bool) -> Option<Bytes> {
+        let at = self.wire.iter().position(|(_, b)| wanted(&Message::parse_stream(b).unwrap()))?;
+        self.wire.remove(at).map(|(_, b)| b)
+    }
+
+    #[track_caller]
+    pub(crate) fn take(&mut self, wanted: impl Fn(&Message<'_>) -> bool, what: &str) -> Bytes {
+        match self.take_if(wanted) {
+            Some(bytes) => bytes,
+            None => panic!("no {what}; on the wire: {:#?}", self.lines()),
+        }
+    }
+
+    /// Takes a request of this method.
+    #[track_caller]
+    pub(crate) fn request(&mut self, method: &str) -> Bytes {
+        self.take(|m| m.method().is_some_and(|x| x.as_str() == method), method)
+    }
+
+    /// Takes a request of this method to the phone of this name.
+    #[track_caller]
+    pub(crate) fn request_to(&mut self, method: &str, name: &str) -> Bytes {
+        let start = format!("sip:{name}@");
+        let fits = |m: &Message<'_>| {
+            m.method().is_some_and(|x| x.as_str() == method) && m.uri().is_some_and(|u| u.starts_with(&start))
+        };
+        self.take(fits, &format!("{method} to {name}"))
+    }
+
+    /// Takes a response with this status to this method.
+    #[track_caller]
+    pub(crate) fn response(&mut self, status: u16, method: &str) -> Bytes {
+        let fits = |m: &Message<'_>| m.status() == Some(status) && m.cseq().unwrap().method.as_str() == method;
+        self.take(fits, &format!("{status} to {method}"))
+    }
+
+    /// First lines of all that is on the wire.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.wire.iter().map(|(_, b)| String::from_utf8_lossy(b).lines().next().unwrap().to_owned()).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn quiet(&self) {
+        assert!(self.wire.is_empty(), "{:#?}", self.lines());
+    }
+
+    // --- phones ---
+
+    /// An INVITE as the balancer passes it on; `edit` may add fields.
+    pub(crate) fn invite_bytes(
+        &mut self,
+        phone: &Phone,
+        exten: &str,
+        body: Option<&str>,
+        edit: impl FnOnce(build::Request) -> build::Request,
+    ) -> Bytes {
+        let cseq = format!("{} INVITE", phone.cseq);
+        let hop = Hop { flow: self.flow(&phone.name), trusted: false }.seal(&self.keys, &phone.call_id, &cseq);
+        let request = build::request("INVITE", &format!("sip:{exten}@{EDGE}"))
+            .header(Name::Via, self.balancer_via())
+            .header(Name::Via, format!("SIP/2.0/UDP 127.0.0.1:{0};branch={1}", phone.name, phone.branch))
+            .header(Name::RecordRoute, self.route(&phone.name))
+            .header(Name::From, format!("{};tag={}", phone.local, phone.tag))
+            .header(Name::To, format!("<sip:{exten}@{EDGE}>"))
+            .header(Name::CallId, &phone.call_id)
+            .header(Name::CSeq, cseq)
+            .header(Name::Contact, format!("<sip:{0}@127.0.0.1:{0}>", phone.name))
+            .header(Name::Allow, "INVITE, ACK, BYE, CANCEL, UPDATE, INFO")
+            .other(hop::HEADER, hop);
+        let request = edit(request);
+        match body {
+            Some(body) => request.body("application/sdp", body.as_bytes().to_vec()).finish(),
+            None => request.finish(),
+        }
+    }
+
+    pub(crate) fn phone(&mut self, name: &str, exten: &str) -> Phone {
+        Phone {
+            name: name.into(),
+            call_id: self.unique("call"),
+            tag: self.unique("tag"),
+            peer_tag: String::new(),
+            local: format!("<sip:{name}@{EDGE}>"),
+            remote: format!("<sip:{exten}@{EDGE}>"),
+            target: String::new(),
+            cseq: 1,
+            branch: self.unique("z9hG4bKp"),
+        }
+    }
+
+    /// The answer to the challenge in `challenge`.
+    pub(crate) fn credentials(challenge: &Bytes, user: &str, password: &str, exten: &str) -> String {
+        let message = Message::parse_stream(challenge).unwrap();
+        let challenge = digest::Challenge::parse(message.header(Name::WwwAuthenticate).unwrap()).unwrap();
+        digest_answer(&challenge, user, password, &format!("sip:{exten}@{EDGE}"))
+    }
+
+    /// A phone calls: INVITE, 401, INVITE with digest, 100.
+    #[track_caller]
+    pub(crate) fn call_with(
+        &mut self,
+        name: &str,
+        exten: &str,
+        body: Option<&str>,
+        edit: impl Fn(build::Request) -> build::Request,
+    ) -> Phone {
+        let mut phone = self.phone(name, exten);
+        let invite = self.invite_bytes(&phone, exten, body, &edit);
+        self.receive(invite.clone());
+        let challenge = self.response(401, "INVITE");
+        self.ack_failure(&invite, &challenge);
+        let credentials = Self::credentials(&challenge, name, &format!("secret{name}"), exten);
+        phone.cseq += 1;
+        phone.branch = self.unique("z9hG4bKp");
+        let invite = self.invite_bytes(&phone, exten, body, |r| edit(r).header(Name::Authorization, &credentials));
+        self.receive(invite.clone());
+        self.response(100, "INVITE");
+        phone.branch = branch(&invite);
+        phone
+    }
+
+    #[track_caller]
+    pub(crate) fn call(&mut self, name: &str, exten: &str) -> Phone {
+        self.call_with(name, exten, Some(&sdp(4000, "0 8 101")), |r| r)
+    }
+
+    /// The ACK of a failure, hop by hop.
+    pub(crate) fn ack_failure(&mut self, invite: &Bytes, response: &Bytes) {
+        let (invite, response) = (Message::parse_stream(invite).unwrap(), Message::parse_stream(response).unwrap());
+        let ack = build::request("ACK", invite.uri().unwrap())
+            .header(Name::Via, invite.header(Name::Via).unwrap())
+            .header(Name::From, invite.header(Name::From).unwrap())
+            .header(Name::To, response.header(Name::To).unwrap())
+            .header(Name::CallId, invite.call_id().unwrap())
+            .header(Name::CSeq, format!("{} ACK", invite.cseq().unwrap().number))
+            .finish();
+        self.receive(ack);
+    }
+
+    /// The caller's dialog from a response to its INVITE.
+    pub(crate) fn joined(phone: &mut Phone, response: &Bytes) {
+        let message = Message::parse_stream(response).unwrap();
+        phone.peer_tag = message.to().unwrap().tag().unwrap().to_owned();
+        if let Some(Ok(sip::header::Contact::Addr(contact))) = message.contacts().next() {
+            phone.target = contact.uri.to_owned();
+        }
+    }
+
+    /// A callee's end of an INVITE that it got.
+    pub(crate) fn callee(&mut self, invite: &Bytes) -> Phone {
+        let message = Message::parse_stream(invite).unwrap();
+        let Some(Ok(sip::header::Contact::Addr(contact))) = message.contacts().next() else { panic!("no Contact") };
+        let (from, to) = (message.from().unwrap(), message.to().unwrap());
+        let name = sip::uri::Uri::parse(message.uri().unwrap()).unwrap().user.unwrap().to_owned();
+        Phone {
+            name,
+            call_id: message.call_id().unwrap().to_owned(),
+            tag: self.unique("callee"),
+            peer_tag: from.tag().unwrap().to_owned(),
+            local: format!("<{}>", to.uri),
+            remote: format!("<{}>", from.uri),
+            target: contact.uri.to_owned(),
+            cseq: 0,
+            branch: message.via().unwrap().branch().unwrap().to_owned(),
+        }
+    }
+
+    /// A callee answers the INVITE, re-INVITE, INFO or BYE that it got.
+    pub(crate) fn answer(&mut self, phone: &Phone, request: &Bytes, status: u16, body: Option<&str>) -> Bytes {
+        self.answer_with(phone, request, status, body, |r| r)
+    }
+
+    pub(crate) fn answer_with(
+        &mut self,
+        phone: &Phone,
+        request: &Bytes,
+        status: u16,
+        body: Option<&str>,
+        edit: impl for<'m, 'a> FnOnce(build::Response<'m, 'a>) -> build::Response<'m, 'a>,
+    ) -> Bytes {
+        let message = Message::parse_stream(request).unwrap();
+        let response = build::response(&message, status, None, (status > 100).then_some(phone.tag.as_str()))
+            .header(Name::RecordRoute, self.route(&phone.name))
+            .header(Name::Contact, format!("<sip:{0}@127.0.0.1:{0}>", phone.name))
+            .header(Name::Allow, "INVITE, ACK, BYE, CANCEL, UPDATE, INFO");
+        let response = edit(response);
+        let bytes = match body {
+            Some(body) => response.body("application/sdp", body.as_bytes().to_vec()).finish(),
+            None => response.finish(),
+        };
+        self.receive(bytes.clone());
+        bytes
+    }
+
+    /// A request within a phone's dialog.
+    pub(crate) fn within(&mut self, phone: &mut Phone, method: &str, body: Option<(&str, &str)>) -> Bytes {
+        self.within_with(phone, method, body, |r| r)
+    }
+
+    pub(crate) fn within_with(
+        &mut self,
+        phone: &mut Phone,
+        method: &str,
+        body: Option<(&str, &str)>,
+        edit: impl FnOnce(build::Request) -> build::Request,
+    ) -> Bytes {
+        if method != "ACK" {
+            phone.cseq += 1;
+        }
+        let request = build::request(method, &phone.target)
+            .header(Name::Via, self.balancer_via())
+            .header(Name::MaxForwards, "69")
+            .header(Name::From, format!("{};tag={}", phone.local, phone.tag))
+            .header(Name::To, format!("{};tag={}", phone.remote, phone.peer_tag))
+            .header(Name::CallId, &phone.call_id)
+            .header(Name::CSeq, format!("{} {method}", phone.cseq))
+            .header(Name::Contact, format!("<sip:{0}@127.0.0.1:{0}>", phone.name));
+        let request = edit(request);
+        let bytes = match body {
+            Some((kind, body)) => request.body(kind, body.as_bytes().to_vec()).finish(),
+            None => request.finish(),
+        };
+        self.receive(bytes.clone());
+        bytes
+    }
+
+    /// The caller cancels its INVITE.
+    pub(crate) fn cancel(&mut self, phone: &Phone, exten: &str) {
+        let cancel = build::request("CANCEL", &format!("sip:{exten}@{EDGE}"))
+            .header(
+                Name::Via,
+                format!("SIP/2.0/TCP {};branch={}", hop::host(Service::Balancer, BALANCER), phone.branch),
+            )
+            .header(Name::From, format!("{};tag={}", phone.local, phone.tag))
+            .header(Name::To, &phone.remote)
+            .header(Name::CallId, &phone.call_id)
+            .header(Name::CSeq, format!("{} CANCEL", phone.cseq))
+            .finish();
+        self.receive(cancel);
+    }
+
+    /// 8005 calls 8006 and both talk: the caller and the callee.
+    #[track_caller]
+    pub(crate) fn talk(&mut self) -> (Phone, Phone) {
+        if !self.aors.contains_key("8006") {
+            self.register("8006");
+        }
+        let mut a = self.call("8005", "8006");
+        let invite = self.request_to("INVITE", "8006");
+        let b = self.callee(&invite);
+        self.answer(&b, &invite, 180, None);
+        self.response(180, "INVITE");
+        self.answer(&b, &invite, 200, Some(&sdp(5000, "0 101")));
+        self.request("ACK");
+        let ok = self.response(200, "INVITE");
+        Self::joined(&mut a, &ok);
+        self.within(&mut a, "ACK", None);
+        self.quiet();
+        (a, b)
+    }
+
+    /// Everything is gone: after the last transactions lingered.
+    #[track_caller]
+    pub(crate) fn empty(&mut self) {
+        self.seconds(200);
+        assert_eq!(self.core.load(), crate::Load::default());
+        assert!(self.records.is_empty(), "{:?}", self.records.keys());
+        assert!(self.relay.is_empty(), "{:?}", self.relay);
+        assert!(self.core.is_idle());
+    }
+
+    /// Why the last call ended: cause and words.
+    #[track_caller]
+    pub(crate) fn ended(&self) -> (u8, String) {
+        match self.events.iter().rev().find_map(|e| match &e.kind {
+            CallEventKind::Ended { cause, reason } => Some((*cause, reason.clone())),
+            _ => None,
+        }) {
+            Some(end) => end,
+            None => panic!("not ended: {:?}", self.events),
+        }
+    }
+
+    pub(crate) fn media_timeout(&mut self) {
+        let call = self.events.last().unwrap().call.clone();
+        let event = MediaEvent { seq: 1, call, tag: None, kind: MediaEventKind::SessionTimeout };
+        self.input(Input::Media(&event));
+    }
+}
+
+pub(crate) fn digest_answer(challenge: &digest::Challenge, user: &str, password: &str, uri: &str) -> String {
+    let input = digest::ResponseInput {
+        algorithm: challenge.algorithm,
+        nonce: &challenge.nonce,
+        cnonce: "c",
+        nc: "00000001",
+        qop: Some(digest::Qop::Auth),
+        method: Method::Invite.as_str(),
+        uri,
+        body: b"",
+    };
+    let ha1 = digest::ha1(challenge.algorithm, user, &challenge.realm, password);
+    format!(
+        "Digest username=\"{user}\", realm=\"{}\", nonce=\"{}\", uri=\"{uri}\", response=\"{}\", algorithm={}, qop=auth, nc=00000001, cnonce=\"c\"",
+        challenge.realm,
+        challenge.nonce,
+        digest::response(&input, &ha1),
+        challenge.algorithm
+    )
+}
+
+pub(crate) fn branch(bytes: &Bytes) -> String {
+    Message::parse_stream(bytes).unwrap().via().unwrap().branch().unwrap().to_owned()
+}
+
+/// A field's value.
+pub(crate) fn field(bytes: &Bytes, name: Name) -> String {
+    Message::parse_stream(bytes).unwrap().header(name).unwrap_or_default().to_owned()
+}
+
+/// The body as a description.
+pub(crate) fn body(bytes: &Bytes) -> Session {
+    Session::parse(Message::parse_stream(bytes).unwrap().body()).unwrap()
+}
