@@ -159,18 +159,8 @@ impl<'a> Message<'a> {
                 }
                 Some(_) => {}
             }
-            let known = bytes.get(line..).and_then(|b| b.first_chunk()).and_then(known_at);
-            let (id, name_len, colon) = match known {
-                Some((name, colon)) => (name as u8, colon, line + colon),
-                None => name_at(bytes, line).ok_or_else(|| {
-                    // The line may have been cut off rather than be wrong.
-                    let whole = memchr::memchr(b'\n', &bytes[line..]).is_some();
-                    not_sip(bytes, if whole || buf.len() <= limit { ParseError::FieldLine } else { cut })
-                })?,
-            };
-            // The value, over all its folds.
-            let mut start = colon + 1;
-            let mut end = start;
+            // The line's end first, over all its folds: the next line then waits for no name to be found.
+            let mut end = line;
             loop {
                 end = line_end(bytes, end).map_err(|e| not_sip(bytes, e.unwrap_or(cut)))?;
                 if !matches!(bytes.get(end + 2), Some(b' ' | b'\t')) {
@@ -179,6 +169,12 @@ impl<'a> Message<'a> {
                 end += 2;
             }
             let next = end + 2;
+            let known = bytes.get(line..).and_then(|b| b.first_chunk()).and_then(known_at);
+            let (id, name_len, colon) = match known {
+                Some((name, colon)) => (name as u8, colon, line + colon),
+                None => name_at(bytes, line).ok_or_else(|| not_sip(bytes, ParseError::FieldLine))?,
+            };
+            let mut start = colon + 1;
             while start < end && is_blank(bytes[start]) {
                 start += 1;
             }

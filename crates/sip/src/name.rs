@@ -125,7 +125,7 @@ fn find(key: &Words, len: usize) -> Option<Name> {
             return None;
         }
         // The length tells a NUL at the end of a name from the words' own padding.
-        if text == key && usize::from(*text_len) == len {
+        if text[0] == key[0] && text[1] == key[1] && text[2] == key[2] && usize::from(*text_len) == len {
             return Some(ALL[*id as usize]);
         }
         slot += 1;
@@ -135,23 +135,34 @@ fn find(key: &Words, len: usize) -> Option<Name> {
 /// A known name and the colon right after it, at the start of a line: the name and the colon's offset.
 #[inline]
 pub(crate) fn known_at(line: &[u8; WIDTH]) -> Option<(Name, usize)> {
+    let [a, b, c] = line.as_chunks::<8>().0 else { return None };
+    let (a, b, c) = (u64::from_le_bytes(*a), u64::from_le_bytes(*b), u64::from_le_bytes(*c));
+    // Each word by itself and not an array of them, so that the key never leaves the registers.
+    let (key, colon) = if let Some(at) = colon_in(a) {
+        ([lower(below(a, at)), 0, 0], at)
+    } else if let Some(at) = colon_in(b) {
+        ([lower(a), lower(below(b, at)), 0], 8 + at)
+    } else {
+        let at = colon_in(c)?;
+        ([lower(a), lower(b), lower(below(c, at))], 16 + at)
+    };
+    find(&key, colon as usize).map(|name| (name, colon as usize))
+}
+
+/// The number of the first byte that is a colon.
+#[inline]
+fn colon_in(word: u64) -> Option<u32> {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    let mut key = [0; 3];
-    for (n, (word, bytes)) in key.iter_mut().zip(line.as_chunks::<8>().0).enumerate() {
-        let raw = u64::from_le_bytes(*bytes);
-        let colons = raw ^ (ONES * b':' as u64);
-        // The lowest marked byte is exact, which is the one that is used.
-        let found = colons.wrapping_sub(ONES) & !colons & (ONES * 0x80);
-        if found != 0 {
-            let at = found.trailing_zeros() / 8;
-            let kept = raw & ((1u64 << (8 * at)) - 1);
-            *word = lower(kept);
-            let colon = 8 * n + at as usize;
-            return find(&key, colon).map(|name| (name, colon));
-        }
-        *word = lower(raw);
-    }
-    None
+    let colons = word ^ (ONES * b':' as u64);
+    // The lowest marked byte is exact, which is the one that is used.
+    let found = colons.wrapping_sub(ONES) & !colons & (ONES * 0x80);
+    (found != 0).then(|| found.trailing_zeros() / 8)
+}
+
+/// The first `n` bytes of a word, fewer than eight.
+#[inline]
+fn below(word: u64, n: u32) -> u64 {
+    word & ((1u64 << (8 * n)) - 1)
 }
 
 impl Name {

@@ -73,7 +73,34 @@ impl<'a> Params<'a> {
     #[must_use]
     #[inline]
     pub fn get(&self, name: &str) -> Option<Option<&'a str>> {
-        self.iter().find(|(n, _)| n.len() == name.len() && n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+        let bytes = self.raw.as_bytes();
+        let mut at = usize::from(bytes.first() == Some(&b';'));
+        while at <= bytes.len() && !bytes.is_empty() {
+            while bytes.get(at).is_some_and(|b| is_blank(*b)) {
+                at += 1;
+            }
+            let past = at + name.len();
+            let hit = bytes.get(at..past).is_some_and(|n| n.eq_ignore_ascii_case(name.as_bytes()))
+                && bytes.get(past).is_none_or(|b| matches!(b, b'=' | b';') || is_blank(*b));
+            let from = if hit { past } else { at };
+            let mut end = from;
+            // To the semicolon that stands in no quotes.
+            loop {
+                match memchr::memchr2(b';', b'"', bytes.get(end..).unwrap_or_default()) {
+                    None => break end = bytes.len(),
+                    Some(n) if bytes[end + n] == b';' => break end += n,
+                    Some(n) => end += n + quoted_len(&self.raw[end + n..]).unwrap_or(bytes.len()),
+                }
+            }
+            if hit {
+                let rest = trim(&self.raw[from..end]);
+                if rest.is_empty() || rest.starts_with('=') {
+                    return Some(rest.strip_prefix('=').map(trim));
+                }
+            }
+            at = end + 1;
+        }
+        None
     }
 
     /// Every parameter in order.
