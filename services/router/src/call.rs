@@ -80,6 +80,8 @@ pub(crate) struct Call {
     pub(crate) saved: bool,
     /// The store did not take its records: it will not outlive us.
     pub(crate) unprotected: bool,
+    /// The plan waits for the caller's ACK, which carries what the next far leg is to be offered.
+    pub(crate) paused: bool,
 }
 
 impl Call {

@@ -270,8 +270,12 @@ impl Core {
         let endpoint = self.legs.get(&far).map(|l| l.endpoint.clone()).unwrap_or_default();
         tracing::info!(call = %id, %endpoint, unprotected, "answered");
         self.event(turn, &id, CallEventKind::Answered { endpoint });
-        if dialing.is_some_and(|d| d.far == Far::Answer) {
-            self.run(turn, key);
+        if dialing.is_none_or(|d| d.far != Far::Answer) {
+            return;
+        }
+        match self.calls.get_mut(&key) {
+            Some(call) if self.legs.get(&call.leg).is_some_and(|l| l.awaits_answer.is_some()) => call.paused = true,
+            _ => self.run(turn, key),
         }
     }
 
@@ -437,6 +441,9 @@ impl Core {
                 if let Some(call) = call {
                     let legs = self.calls.get(&call).map(|c| [c.leg, leg_key]);
                     self.save(turn, call, &legs.unwrap_or([leg_key; 2]), false, AfterSave::Nothing);
+                    if self.calls.get_mut(&call).is_some_and(|c| std::mem::take(&mut c.paused)) {
+                        self.run(turn, call);
+                    }
                 }
             }
             Err(error) => {

@@ -154,14 +154,13 @@ impl Driver {
         let mut media_open = true;
         let mut beat = tokio::time::interval(Duration::from_secs(1));
         let mut limit = None;
+        let end = tokio::time::sleep(Duration::MAX);
+        tokio::pin!(end);
         self.configured();
         self.known = self.peers.borrow_and_update().clone();
         loop {
             while let Some((id, answer)) = self.ready.pop_front() {
                 self.turn(Input::Answered(id, answer), draining, &mut rng);
-            }
-            if draining && self.core.is_idle() {
-                return Ok(());
             }
             let woken = tokio::select! {
                 message = self.member.recv() => match message {
@@ -181,6 +180,7 @@ impl Driver {
                 Ok(()) = self.peers.changed() => Woken::Peers,
                 () = self.drain.draining(), if !draining => Woken::Drain,
                 _ = beat.tick() => Woken::Beat,
+                () = &mut end, if draining && self.core.is_idle() => return Ok(()),
                 () = timer::sleep_until_mono(self.clock, self.core.deadline()) => Woken::Tick,
             };
             match woken {
@@ -197,6 +197,7 @@ impl Driver {
                     draining = true;
                     limit = Some(self.clock.now().mono + self.config.drain_limit);
                     self.member.set_state(PeerState::Draining);
+                    end.as_mut().reset(tokio::time::Instant::now() + self.config.linger);
                 }
                 Woken::Beat => {
                     self.pulse.beat();

@@ -218,8 +218,10 @@ impl Core {
         if call.leg != leg_key && far && call.far != Some(crate::call::Far::Dial) {
             return self.far_left(turn, key, leg_key);
         }
-        let why = if call.leg == leg_key { "the caller hung up" } else { "the callee hung up" }.to_owned();
-        self.end(turn, key, End { code: 480, cause: Cause::NORMAL, why, fields: vec![], reason });
+        // A caller may give up by BYE too, while its INVITE is unanswered (RFC 3261 15.1.2).
+        let (code, why) = if call.leg == leg_key { (487, "the caller hung up") } else { (480, "the callee hung up") };
+        let why = why.to_owned();
+        self.end(turn, key, End { code, cause: Cause::NORMAL, why, fields: vec![], reason });
         self.bury(leg_key);
     }
 

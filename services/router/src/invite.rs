@@ -24,6 +24,8 @@ use std::sync::Arc;
 
 /// Hops of a call whose first request does not say (RFC 3261 8.1.1.6).
 const MAX_FORWARDS: u8 = 70;
+/// Bytes of a Call-ID or tag.
+const MAX_NAME: usize = 256;
 
 impl Core {
     /// An INVITE outside of any dialog.
@@ -35,9 +37,14 @@ impl Core {
             self.counters.overflow += 1;
             return self.unavailable(turn, server);
         }
-        let (Ok(call_id), Ok(cseq), Ok(from)) = (message.call_id(), message.cseq(), message.from()) else {
+        let (Ok(call_id), Some(cseq), Ok(from)) = (message.call_id(), message.header(Name::CSeq), message.from())
+        else {
             return self.reply(turn, server, 400, |r| r);
         };
+        // What is kept for as long as the call lasts is bounded.
+        if call_id.len() > MAX_NAME || from.tag().is_some_and(|tag| tag.len() > MAX_NAME) {
+            return self.reply(turn, server, 400, |r| r);
+        }
         let names = (call_id.to_owned(), from.tag().unwrap_or_default().to_owned());
         // Our own INVITE, back from outside; or one that reached us on two ways (RFC 3261 8.2.2.2).
         let looped = self.dialogs.contains_key(&names)
@@ -52,9 +59,8 @@ impl Core {
             Some(Ok(n)) => n.min(MAX_FORWARDS),
             Some(Err(_)) => return self.reply(turn, server, 400, |r| r),
         };
-        let sequence = format!("{} {}", cseq.number, cseq.method);
         let hop = (inside.service == Service::Balancer).then(|| message.other(hop::HEADER)).flatten();
-        let hop = hop.and_then(|value| Hop::open(value, turn.view.keys, call_id, &sequence));
+        let hop = hop.and_then(|value| Hop::open(value, turn.view.keys, call_id, cseq));
         let verdict = auth::judge(turn.view, message, hop.as_ref(), turn.now, self.limits.nonce_age);
         let (endpoint, nonce) = match verdict {
             Verdict::Pass(endpoint, nonce) => (endpoint, nonce),
@@ -192,6 +198,7 @@ impl Core {
             described: false,
             saved: false,
             unprotected: false,
+            paused: false,
         };
         self.dialogs.insert(names, leg_key);
         self.callers.insert(caller, leg_key);

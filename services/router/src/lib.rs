@@ -90,6 +90,9 @@ pub struct Config {
     pub max_asks: usize,
     /// When drained, what is left after this is hung up.
     pub drain_limit: Duration,
+    /// After the drain began and no call is left, requests are still answered (503) for so long, so that the balancers
+    /// learn of it first.
+    pub linger: Duration,
 }
 
 impl Default for Config {
@@ -99,6 +102,7 @@ impl Default for Config {
             ask_timeout: Duration::from_secs(1),
             max_asks: 65_536,
             drain_limit: Duration::from_secs(3600),
+            linger: Duration::from_millis(500),
         }
     }
 }

@@ -270,3 +270,21 @@ fn a_relay_that_fails_fails_the_branch() {
     lab.relay_down = false;
     lab.empty();
 }
+
+#[test]
+fn a_caller_may_give_up_by_bye() {
+    let mut lab = Lab::new();
+    lab.register("8006");
+    let mut a = lab.call("8005", "8006");
+    let invite = lab.request("INVITE");
+    let b = lab.callee(&invite);
+    lab.answer(&b, &invite, 180, None);
+    let ringing = lab.response(180, "INVITE");
+    Lab::joined(&mut a, &ringing);
+    lab.within(&mut a, "BYE", None);
+    lab.response(200, "BYE");
+    lab.response(487, "INVITE");
+    lab.request("CANCEL");
+    lab.quiet();
+    lab.empty();
+}

@@ -179,3 +179,20 @@ fn without_a_conference_the_step_fails_and_the_plan_goes_on() {
     lab.response(500, "INVITE");
     lab.empty();
 }
+
+#[test]
+fn a_caller_without_an_offer_is_answered_and_then_dials() {
+    let mut lab = Lab::plan(steps(&[("100", vec![Step::Answer {}, dial(&["PJSIP/8006"], None)])]));
+    lab.register("8006");
+    let mut a = lab.call_with("8005", "100", None, |r| r);
+    let silence = request(&mut lab, "INVITE");
+    answer(&mut lab, &silence, "s", Some(&sdp(6000, "0 8 101")));
+    let ok = lab.response(200, "INVITE");
+    Lab::joined(&mut a, &ok);
+    // Nothing can be offered to 8006 before the caller has said something.
+    lab.quiet();
+    lab.within(&mut a, "ACK", Some(("application/sdp", &sdp(4000, "0 101"))));
+    request(&mut lab, "ACK");
+    let invite = lab.request_to("INVITE", "8006");
+    assert_eq!(body(&invite).media[0].formats, ["0", "101"]);
+}
