@@ -194,7 +194,7 @@ impl<H: Clone + PartialEq> Transactions<H> {
         }
         if let Some(id) = known {
             if let Some(Entry::Server(server)) = self.table.get(id)
-                && let Some(again) = server.on_retransmission()
+                && let Some(again) = server.on_retransmission(&self.timers)
             {
                 // To where this copy came from: with several edges it may have come by another one, or a phone's
                 // translator may have given it another port (RFC 3581 4).
@@ -438,6 +438,13 @@ impl<H: Clone + PartialEq> Transactions<H> {
         if let Some(Entry::Server(server)) = self.table.get(id.0)
             && matches!(server.state, server::State::Completed | server::State::Confirmed)
         {
+            self.end(id.0);
+        }
+    }
+
+    /// Ends a server transaction that will not be answered from here, as a proxy does that forwards the request without state.
+    pub fn forget(&mut self, id: ServerId) {
+        if self.server(id).is_some() {
             self.end(id.0);
         }
     }

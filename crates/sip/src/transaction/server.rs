@@ -94,8 +94,10 @@ impl<H> Server<H> {
     }
 
     /// A copy of the request came: what to send again.
-    pub(super) fn on_retransmission(&self) -> Option<Bytes> {
+    pub(super) fn on_retransmission(&self, timers: &Timers) -> Option<Bytes> {
         match self.state {
+            // The answer went by another edge, and the one that brought this copy waits for it.
+            State::Accepted | State::Confirmed if timers.linger => self.last.clone(),
             State::Proceeding | State::Completed => self.last.clone(),
             // Trying has nothing; in Accepted the user re-sends its 2xx itself (RFC 6026 7.1); Confirmed needs nothing.
             State::Trying | State::Accepted | State::Confirmed => None,
@@ -107,8 +109,8 @@ impl<H> Server<H> {
             State::Completed => {
                 self.state = State::Confirmed;
                 self.retransmit = None;
-                self.limit = Some(now + timers.t4);
-                OnAck::Absorbed(self.reliable)
+                self.limit = Some(now + if timers.linger { timers.transaction_limit() } else { timers.t4 });
+                OnAck::Absorbed(self.reliable && !timers.linger)
             }
             State::Accepted => OnAck::Dialog,
             State::Trying | State::Proceeding | State::Confirmed => OnAck::Absorbed(false),
@@ -135,7 +137,7 @@ impl<H> Server<H> {
                 self.retransmit = (self.invite && !self.reliable).then(|| now + self.interval);
                 self.limit = Some(now + timers.transaction_limit());
                 self.last = Some(response);
-                return Some(!self.invite && self.reliable);
+                return Some(!self.invite && self.reliable && !timers.linger);
             }
             (State::Accepted, 200..300) => {}
             (State::Accepted | State::Completed | State::Confirmed, _) => return None,

@@ -21,6 +21,10 @@ pub struct Timers {
     /// An INVITE that the user left without any response this long is given up, and so is any other request after 64*T1 (no answer
     /// to it is of use by then, RFC 4320): nothing stays in the table forever.
     pub abandon: Duration,
+    /// Timers I and J last 64*T1 over any transport. The RFC ends them at once over a reliable one, as a connection brings no copies,
+    /// and I after T4 over others; behind several edges a copy may come by another one, long after the answer and the edge's ACK; it is
+    /// then answered as it was.
+    pub linger: bool,
 }
 
 impl Default for Timers {
@@ -33,6 +37,7 @@ impl Default for Timers {
             c: Some(Duration::from_secs(181)),
             trying: Some(Duration::from_millis(200)),
             abandon: Duration::from_secs(600),
+            linger: false,
         }
     }
 }

@@ -25,10 +25,8 @@ fn s17_1_1_2_unanswered_invite_over_tcp_is_sent_once() {
 fn s17_1_2_2_unanswered_request_backs_off_to_t2() {
     let mut layer = layer();
     layer.send(request("OPTIONS", "z9hG4bK1"), "peer", false, ms(0)).unwrap();
-    let times: Vec<u64> = run(&mut layer, ms(0), ms(100_000))
-        .iter()
-        .filter_map(|l| l.strip_suffix(":OPTIONS")?.parse().ok())
-        .collect();
+    let times: Vec<u64> =
+        run(&mut layer, ms(0), ms(100_000)).iter().filter_map(|l| l.strip_suffix(":OPTIONS")?.parse().ok()).collect();
     assert_eq!(times, [0, 500, 1500, 3500, 7500, 11500, 15500, 19500, 23500, 27500, 31500]);
     assert_empty(&layer);
 }

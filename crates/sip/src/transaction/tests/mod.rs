@@ -38,7 +38,9 @@ pub(super) fn answer(request: &Bytes, status: u16) -> Bytes {
 
 pub(super) fn answer_tagged(request: &Bytes, status: u16, tag: &str) -> Bytes {
     let msg = Message::parse(request).unwrap();
-    build::response(&msg, status, None, (status > 100).then_some(tag)).header(Name::Contact, "<sip:bob@192.0.2.2>").finish()
+    build::response(&msg, status, None, (status > 100).then_some(tag))
+        .header(Name::Contact, "<sip:bob@192.0.2.2>")
+        .finish()
 }
 
 pub(super) fn receive(layer: &mut Layer, bytes: &Bytes, reliable: bool, now: Duration) -> Received {

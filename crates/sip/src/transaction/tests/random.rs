@@ -69,7 +69,10 @@ impl Ledger {
             }
         }
         assert!(layer.deadline().is_none_or(|d| d > now));
-        assert_eq!(layer.len(), self.clients.len() + self.servers.len() - self.done_clients.len() - self.done_servers.len());
+        assert_eq!(
+            layer.len(),
+            self.clients.len() + self.servers.len() - self.done_clients.len() - self.done_servers.len()
+        );
     }
 }
 

@@ -65,7 +65,16 @@ fn a_hundred_thousand_transactions_leave_nothing() {
 #[test]
 fn timers_of_zero_do_not_spin() {
     let zero = Duration::ZERO;
-    let timers = Timers { t1: zero, t2: zero, t4: zero, d: zero, c: Some(zero), trying: Some(zero), abandon: zero };
+    let timers = Timers {
+        t1: zero,
+        t2: zero,
+        t4: zero,
+        d: zero,
+        c: Some(zero),
+        trying: Some(zero),
+        abandon: zero,
+        linger: false,
+    };
     let mut layer: Layer = Transactions::new(timers, 10);
     layer.send(request("INVITE", "z9hG4bK1"), "p", false, ms(0)).unwrap();
     layer.send(request("OPTIONS", "z9hG4bK2"), "p", false, ms(0)).unwrap();
