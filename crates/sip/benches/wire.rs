@@ -2,9 +2,12 @@
 //! floor of the same run: `httparse::parse_headers` over the same header block.
 
 use std::hint::black_box;
+use std::time::Duration;
 
+use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use sip::edit::Edit;
+use sip::transaction::{Received, Timers, Transactions};
 use sip::{Message, Name};
 
 const INVITE: &[u8] = include_bytes!("../tests/messages/invite-1044.dat");
@@ -65,6 +68,30 @@ fn wire(c: &mut Criterion) {
     group.finish();
 }
 
+/// A whole server transaction: a request parsed and received, its answer sent, the transaction gone.
+fn transaction(c: &mut Criterion) {
+    let text =
+        String::from_utf8_lossy(INVITE).replace("INVITE sip", "OPTIONS sip").replace("21774 INVITE", "21774 OPTIONS");
+    let bytes = Bytes::from(text);
+    let Ok(request) = Message::parse(&bytes) else { return };
+    let answer = sip::build::response(&request, 200, None, Some("t")).finish();
+    let mut layer = Transactions::new(Timers::default(), 1024);
+    let mut now = Duration::ZERO;
+    c.benchmark_group("wire").bench_function("transaction", |b| {
+        b.iter(|| {
+            now += Duration::from_millis(1);
+            let Ok(message) = Message::parse(black_box(&bytes)) else { return };
+            if let Received::Request(id) = layer.receive(&message, &bytes, 0u32, true, now) {
+                layer.respond(id, answer.clone(), now);
+            }
+            while let Some(output) = layer.poll(now) {
+                black_box(output);
+            }
+        });
+    });
+    assert!(layer.is_empty(), "a transaction over a reliable transport ends with its answer");
+}
+
 /// Prints each mean as a ratio to the floor.
 fn ratios(_: &mut Criterion) {
     let folder = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
@@ -75,12 +102,12 @@ fn ratios(_: &mut Criterion) {
         text[at..].split([',', '}']).next()?.trim().parse().ok()
     };
     let Some(floor) = mean("floor_ httparse headers") else { return println!("no estimates were kept") };
-    for name in ["parse", "parse + keys", "parse + validate", "parse + Via + Max-Forwards"] {
+    for name in ["parse", "parse + keys", "parse + validate", "parse + Via + Max-Forwards", "transaction"] {
         if let Some(ns) = mean(name) {
             println!("{name}: {ns:.0} ns, {:.2} of the floor ({floor:.0} ns)", ns / floor);
         }
     }
 }
 
-criterion_group!(benches, wire, ratios);
+criterion_group!(benches, wire, transaction, ratios);
 criterion_main!(benches);
