@@ -162,8 +162,8 @@ mod tests {
         assert_eq!(read_of("").unwrap().asked, Asked::Query);
         assert_eq!(read_of("Contact: *\r\nExpires: 0\r\n").unwrap().asked, Asked::RemoveAll);
         let long = "a".repeat(1100);
-        let many = vec!["<sip:a@h>"; MAX_CONTACTS + 1].join(",");
-        let paths = vec!["<sip:a@h>"; 9].join(",");
+        let many = ["<sip:a@h>"; MAX_CONTACTS + 1].join(",");
+        let paths = ["<sip:a@h>"; 9].join(",");
         for (headers, want) in [
             ("Contact: *\r\n", ReadError::Star),
             ("Contact: *\r\nExpires: 5\r\n", ReadError::Star),

@@ -164,7 +164,7 @@ fn what_stands_in_a_binding() {
         q: 500,
         user_agent: Some("phone".into()),
     };
-    assert_eq!(saved.bindings, [want.clone()]);
+    assert_eq!(saved.bindings, [want]);
     // A refresh from elsewhere keeps only since when.
     let mut again = register("d", 1, &["a@h:2|i=u1|r=3"]);
     again.path = vec![];
@@ -206,8 +206,7 @@ fn a_binding_whose_flow_is_gone_makes_room_but_only_when_it_must() {
 }
 
 proptest! {
-    /// Whatever phones send, an AOR never holds more than it may, nothing expired, nothing twice; and a rule that is
-    /// rerun on its own result says the same (a conflict with ourselves does no harm).
+    /// Whatever phones send, an AOR never holds more than it may, nothing expired, nothing twice.
     #[test]
     fn an_aor_stays_within_its_bounds(
         steps in prop::collection::vec(
