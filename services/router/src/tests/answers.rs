@@ -1,6 +1,7 @@
 //! Final answers to the caller, with DIALSTATUS and HANGUPCAUSE: the table of docs/rfc/router.md.
 
 use super::lab::*;
+use super::phones::*;
 use contract::config::{EndpointEntry, IdentifyBy};
 use contract::events::CallEventKind;
 use dialplan::{Cause, Step, Template};

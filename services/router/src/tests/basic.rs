@@ -1,6 +1,7 @@
 //! A call from INVITE to BYE, and what each side sees of it.
 
 use super::lab::*;
+use super::phones::*;
 use contract::leg::LegToken;
 use contract::records::LegRecord;
 use sip::Name;

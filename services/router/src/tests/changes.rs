@@ -1,6 +1,7 @@
 //! Changes within a call: hold, re-INVITE, UPDATE, glare, INFO.
 
 use super::lab::*;
+use super::phones::*;
 use contract::records::LegRecord;
 use rtp::sdp::Direction;
 use sip::Name;

@@ -1,6 +1,7 @@
 //! Steps that have their far leg at a conference: answer, playback, echo; and a far leg that replaces another.
 
 use super::lab::*;
+use super::phones::*;
 use bytes::Bytes;
 use contract::Service;
 use dialplan::{Playback, Step, Template};

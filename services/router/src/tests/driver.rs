@@ -2,6 +2,7 @@
 //! two phones is played over the mesh.
 
 use super::lab::*;
+use super::phones::*;
 use crate::Config;
 use bytes::Bytes;
 use contract::config::RouterEntry;

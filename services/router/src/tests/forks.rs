@@ -1,6 +1,7 @@
 //! Forks: several phones ring, one wins.
 
 use super::lab::*;
+use super::phones::*;
 use sip::Name;
 
 const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";

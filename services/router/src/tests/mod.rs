@@ -8,5 +8,7 @@ mod driver;
 mod forks;
 mod lab;
 mod loss;
+mod noise;
+mod phones;
 mod refusals;
 mod timers;

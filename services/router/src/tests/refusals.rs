@@ -1,6 +1,7 @@
 //! What is refused before the dialplan runs, and requests that belong to nothing.
 
 use super::lab::*;
+use super::phones::*;
 use crate::Limits;
 use bytes::Bytes;
 use contract::config::IdentifyBy;

@@ -1,6 +1,7 @@
 //! What time does: retransmission of our 2xx, missing ACKs, session timers, silent media.
 
 use super::lab::*;
+use super::phones::*;
 use crate::io::Input;
 use contract::media::{MediaEvent, MediaEventKind};
 use sip::Name;
