@@ -65,7 +65,7 @@ impl Core {
     /// True if silence is a reason to try elsewhere. A process inside is known to be there as long as its record is. And
     /// with other replicas silence may mean that the request is a copy of one that went through another of them, and
     /// that the destination answers there: trying elsewhere would make a second call.
-    fn may_lose_patience(&self, turn: &Turn<'_>, goal: &Goal) -> bool {
+    pub(super) fn may_lose_patience(&self, turn: &Turn<'_>, goal: &Goal) -> bool {
         matches!(goal, Goal::Set(_)) && turn.view.peers.serving(Service::Balancer).count() < 2
     }
 
@@ -188,7 +188,13 @@ impl Core {
         let request = Message::parse(&bytes).ok()?;
         let (branch, via) = self.our_via(turn, &request, source, to, attempt)?;
         let forwarded = self.rewrite(turn, &request, source, to, &plan, via);
-        let client = self.transactions.send(forwarded, to, to.is_reliable(), turn.now.mono).ok()?;
+        // A copy that came with the original is absorbed before there is an answer to give it. Asked again, as over an
+        // unreliable hop, the process says 100, and we do not take its silence for a failure.
+        let may_be_copy = matches!((source, to), (Hop::Outside(_), Hop::Inside(_)))
+            && request.method() == Some(Method::Invite)
+            && turn.view.peers.serving(Service::Balancer).count() > 1;
+        let reliable = to.is_reliable() && !may_be_copy;
+        let client = self.transactions.send(forwarded, to, reliable, turn.now.mono).ok()?;
         let connection = Connection::of(to);
         self.clients.insert(client, Use::Forward { context: number, branch: branch.clone(), connection });
         if request.method() != Some(Method::Cancel) {

@@ -227,11 +227,13 @@ impl Core {
     /// A branch ended without an answer: by a failure to send, or (`timeout`) by silence.
     pub(super) fn branch_lost(&mut self, turn: &mut Turn<'_>, client: ClientId, timeout: bool) {
         let Some(Use::Forward { context: number, .. }) = self.clients.get(&client).cloned() else { return };
+        let owner = self.contexts.get_mut(number).and_then(|c| c.owner);
+        let copy = owner.is_some_and(|o| self.is_alive(turn, o));
         let Some(context) = self.contexts.get_mut(number) else { return };
         let Some(branch) = context.branch(client) else { return };
         branch.done = true;
         // A copy of what another replica owns: it hears the answer.
-        if branch.abandoned || context.answered || (timeout && context.owner.is_some()) {
+        if branch.abandoned || context.answered || copy {
             return;
         }
         let (server, invite, cancelled) = (context.server, context.invite, context.cancelled);
@@ -239,10 +241,12 @@ impl Core {
             return self.answer(turn, server, &Refusal::plain(487));
         }
         let may_move = context.may_move();
-        let only_one = matches!(context.plan.goal, Goal::Flow(_));
+        let goal = context.plan.goal.clone();
+        let only_one = matches!(goal, Goal::Flow(_));
+        let may_retry = self.may_lose_patience(turn, &goal);
         if timeout {
             self.counters.count(Counter::Timeout);
-            if may_move && self.has_next(turn, number) {
+            if may_move && may_retry && self.has_next(turn, number) {
                 self.next(turn, number);
             } else if invite {
                 self.answer(turn, server, &Refusal::plain(408));

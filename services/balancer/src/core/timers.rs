@@ -20,7 +20,13 @@ impl Core {
                     Done::TransportFailed(client) => self.branch_lost(turn, client, false),
                     Done::TimerC(client) => {
                         if let Some(Use::Forward { context, .. }) = self.clients.get(&client).cloned() {
-                            self.send_cancel(turn, context, client);
+                            // A copy of what another replica owns has only to end; the owner has a timer C too.
+                            let owner = self.contexts.get_mut(context).map(|c| c.owner);
+                            if owner.is_none_or(|o| o.is_some_and(|o| self.is_alive(turn, o))) {
+                                self.client_failed(turn, client);
+                            } else {
+                                self.send_cancel(turn, context, client);
+                            }
                         }
                     }
                     Done::ClientDone(client) => self.client_done(client),
