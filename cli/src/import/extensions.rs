@@ -163,7 +163,10 @@ impl Work<'_> {
         match extension.steps.entry(number) {
             Entry::Vacant(free) => drop(free.insert((setting.line, call.trim().to_owned()))),
             Entry::Occupied(_) => {
-                self.note(setting.line, format!("{whole}: the priority {number} stands here already, not carried over"));
+                self.note(
+                    setting.line,
+                    format!("{whole}: the priority {number} stands here already, not carried over"),
+                );
             }
         }
     }

@@ -188,4 +188,14 @@ mod tests {
             assert!(!error.message.is_empty());
         }
     }
+
+    #[test]
+    fn hostile_texts_are_refused_not_suffered() {
+        let laughs: String = (1..30).map(|n| format!("a{n}: &a{n} [*a{}, *a{}]\n", n - 1, n - 1)).collect();
+        for text in
+            ["[".repeat(200_000), "a: ".repeat(50_000), "- ".repeat(100_000), format!("a0: &a0 [x, x]\n{laughs}")]
+        {
+            assert!(documents(&text).is_err(), "{}", &text[..40]);
+        }
+    }
 }
