@@ -86,7 +86,7 @@ fn relay() -> (f64, f64) {
     runtime.block_on(async {
         let config = media::Config {
             rtp_address: "127.0.0.1".parse().expect("address"),
-            ports: 45000..=45099,
+            ports: 25000..=25099,
             threads: 1,
             ..media::Config::default()
         };

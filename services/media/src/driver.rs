@@ -336,10 +336,11 @@ impl Worker {
     }
 
     fn orders(&mut self) {
-        if self.shard.drain.load(Ordering::Acquire) {
-            self.core.drain();
-        }
         while let Ok(order) = self.orders.try_recv() {
+            // Looked at for each: who drains and then asks is answered as drained.
+            if self.shard.drain.load(Ordering::Acquire) {
+                self.core.drain();
+            }
             let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
             let now = Now { mono: self.start.elapsed(), wall };
             let reply = self.core.command(&order.command, now, &mut self.sockets);

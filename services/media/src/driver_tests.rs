@@ -7,6 +7,7 @@ use rtp::sdp::{Codec, Session};
 use std::net::UdpSocket;
 use std::ops::RangeInclusive;
 
+/// Ranges of tests lie below the kernel's ephemeral ports, which every test's other sockets take.
 fn config(ports: RangeInclusive<u16>) -> Config {
     Config { rtp_address: "127.0.0.1".parse().unwrap(), ports, threads: 2, ..Config::default() }
 }
@@ -72,7 +73,7 @@ fn delete(call: &str) -> Command {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relays_rtp_and_rtcp_both_ways_and_frees_its_ports() {
-    let mut relay = build(config(42000..=42099)).await.unwrap();
+    let mut relay = build(config(22000..=22099)).await.unwrap();
     let (a, b) = (Phone::new("127.0.0.1"), Phone::new("127.0.0.1"));
     let (to_a, to_b) = connect(&relay.handle, "one", &a, &b).await;
     for n in 0..20 {
@@ -100,7 +101,7 @@ async fn relays_rtp_and_rtcp_both_ways_and_frees_its_ports() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_phone_behind_nat_is_learned_and_learned_again() {
-    let relay = build(config(42100..=42199)).await.unwrap();
+    let relay = build(config(22100..=22199)).await.unwrap();
     let (nat, moved, b) = (Phone::new("127.0.0.1"), Phone::new("127.0.0.1"), Phone::new("127.0.0.1"));
     let text = String::from_utf8(nat.sdp.clone()).unwrap().replace("127.0.0.1", "10.9.9.9");
     let offer = Description { outside: true, ..description("nat", text.as_bytes()) };
@@ -125,7 +126,7 @@ async fn a_phone_behind_nat_is_learned_and_learned_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_calls_at_once_over_both_families() {
-    for (host, bind, ports) in [("127.0.0.1", "0.0.0.0", 42200..=43099), ("::1", "::", 43100..=43999)] {
+    for (host, bind, ports) in [("127.0.0.1", "0.0.0.0", 22200..=23099), ("::1", "::", 23100..=23999)] {
         let mut config = config(ports);
         config.rtp_address = bind.parse().unwrap();
         let relay = build(config).await.unwrap();
@@ -162,7 +163,7 @@ async fn two_hundred_calls_at_once_over_both_families() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_client_over_udp() {
-    let mut config = config(44000..=44003);
+    let mut config = config(24000..=24003);
     config.ng = Some("127.0.0.1:0".parse().unwrap());
     let relay = build(config).await.unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -204,7 +205,7 @@ async fn a_foreign_client_over_udp() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ng_is_for_allowed_networks_only() {
-    let mut config = config(44010..=44013);
+    let mut config = config(24010..=24013);
     config.ng = Some("127.0.0.1:0".parse().unwrap());
     config.ng_allowed = vec!["127.0.0.2/32".parse().unwrap()];
     let relay = build(config).await.unwrap();
@@ -225,7 +226,7 @@ async fn ng_is_for_allowed_networks_only() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_call_ends_and_shutdown_closes_everything() {
-    let mut config = config(44020..=44039);
+    let mut config = config(24020..=24039);
     config.timeout = Duration::from_millis(100);
     let mut relay = build(config).await.unwrap();
     let (a, b) = (Phone::new("127.0.0.1"), Phone::new("127.0.0.1"));
@@ -251,9 +252,9 @@ async fn an_idle_call_ends_and_shutdown_closes_everything() {
 
 #[tokio::test]
 async fn a_range_without_a_pair_and_a_taken_ng_port_are_told() {
-    assert!(matches!(build(config(44041..=44041)).await, Err(BuildError::NoPorts)));
+    assert!(matches!(build(config(24041..=24041)).await, Err(BuildError::NoPorts)));
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let mut config = config(44042..=44049);
+    let mut config = config(24042..=24049);
     config.ng = Some(taken.local_addr().unwrap());
     assert!(matches!(build(config).await, Err(BuildError::Ng(..))));
 }

@@ -142,16 +142,16 @@ mod tests {
 
     #[test]
     fn taken_ports_are_skipped_and_the_end_is_told() {
-        let pool = Pool::new(&(41200..=41205)).unwrap();
-        let taken = UdpSocket::bind((LOCAL, 41203)).unwrap();
+        let pool = Pool::new(&(21200..=21205)).unwrap();
+        let taken = UdpSocket::bind((LOCAL, 21203)).unwrap();
         let (a, b) = (pool.bind(LOCAL).unwrap(), pool.bind(LOCAL).unwrap());
         let mut ports = [a.port, b.port];
         ports.sort_unstable();
-        assert_eq!(ports, [41200, 41204]);
+        assert_eq!(ports, [21200, 21204]);
         assert_eq!(a.rtcp.local_addr().unwrap().port(), a.port + 1);
         assert!(pool.bind(LOCAL).is_none());
         drop(taken);
-        assert_eq!(pool.bind(LOCAL).map(|p| p.port), Some(41202));
+        assert_eq!(pool.bind(LOCAL).map(|p| p.port), Some(21202));
         assert!(pool.bind(LOCAL).is_none(), "released by nobody yet");
         let port = a.port;
         drop(a);
