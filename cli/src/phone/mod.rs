@@ -1,0 +1,345 @@
+//! `kubepbx phone`: a test phone over our own `sip` and `rtp`, for any SIP server.
+//!
+//! Prints one JSON object: how each call was set up, packets, loss, jitter, the longest gap, and the tone that it heard.
+//! Exit status 0 when all calls (or the registration) succeeded, else 1.
+
+mod audio;
+mod report;
+mod ua;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use rand::RngCore;
+use rtp::sdp::{Codec, Session};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+
+use audio::{Audio, AudioReport, Play};
+use report::{CallReport, Report};
+use ua::{Account, CallId, Out, Ua};
+
+/// What the phone does.
+#[derive(Debug, Subcommand)]
+pub enum PhoneCommand {
+    /// Call --to and talk for --seconds
+    Call(PhoneArgs),
+    /// Register, answer --calls calls, and end when they are over
+    Answer(PhoneArgs),
+    /// Register and leave; the binding stays until it expires
+    Register(PhoneArgs),
+}
+
+/// Arguments of `kubepbx phone`.
+#[derive(Debug, Clone, Args)]
+pub struct PhoneArgs {
+    /// The PBX: ADDR:PORT
+    #[arg(long)]
+    server: SocketAddr,
+    /// User of the account
+    #[arg(long)]
+    user: String,
+    /// Its password
+    #[arg(long, default_value = "")]
+    password: String,
+    /// Whom to call
+    #[arg(long)]
+    to: Option<String>,
+    /// What to send: tone:HZ or a WAV file (silence when absent)
+    #[arg(long)]
+    play: Option<Play>,
+    /// Record what was heard into this WAV file (of the first call)
+    #[arg(long)]
+    record: Option<PathBuf>,
+    /// How long to talk; answer: hang up after so long, 0 waits for the other side
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// How many calls
+    #[arg(long, default_value_t = 1)]
+    calls: usize,
+    /// At most so many at a time
+    #[arg(long)]
+    parallel: Option<usize>,
+    /// Give up (answer: waiting for calls) after so many seconds
+    #[arg(long, default_value_t = 300.0)]
+    patience: f64,
+    /// Expires of the registration, seconds
+    #[arg(long, default_value_t = 3600)]
+    expires: u32,
+    /// Print this line on stderr once registered, for scripts that wait for it
+    #[arg(long)]
+    announce: Option<String>,
+}
+
+/// What we can speak.
+fn codecs() -> [Codec; 3] {
+    [Codec::ulaw(), Codec::alaw(), Codec::telephone_event(101)]
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Call,
+    Answer,
+    Register,
+}
+
+/// Runs the phone.
+pub async fn run(command: PhoneCommand) -> ExitCode {
+    let (mode, args) = match command {
+        PhoneCommand::Call(args) => (Mode::Call, args),
+        PhoneCommand::Answer(args) => (Mode::Answer, args),
+        PhoneCommand::Register(args) => (Mode::Register, args),
+    };
+    match drive(mode, args).await {
+        Ok(report) => {
+            println!("{}", report.to_json());
+            if report.ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("kubepbx phone: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Call {
+    audio: Option<Audio>,
+    report: CallReport,
+    started: Duration,
+    hang_up_at: Option<Duration>,
+}
+
+struct Phone {
+    ua: Ua,
+    args: PhoneArgs,
+    mode: Mode,
+    local: IpAddr,
+    calls: HashMap<CallId, Call>,
+    report: Report,
+    begun: usize,
+    finished: mpsc::Sender<(CallId, AudioReport)>,
+    /// Calls whose audio is being counted up.
+    closing: HashMap<CallId, CallReport>,
+}
+
+/// The address that packets to `to` leave from.
+async fn route_to(to: SocketAddr) -> anyhow::Result<UdpSocket> {
+    let any: IpAddr = if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+    let probe = UdpSocket::bind((any, 0)).await?;
+    probe.connect(to).await.with_context(|| format!("no route to {to}"))?;
+    let local = probe.local_addr()?.ip();
+    drop(probe);
+    Ok(UdpSocket::bind((local, 0)).await?)
+}
+
+async fn drive(mode: Mode, args: PhoneArgs) -> anyhow::Result<Report> {
+    if mode == Mode::Call && args.to.is_none() {
+        bail!("call needs --to");
+    }
+    let clock = runtime::Clock::new();
+    let mut rng = runtime::entropy();
+    let socket = route_to(args.server).await?;
+    let local = socket.local_addr()?;
+    let account = Account {
+        server: args.server,
+        user: args.user.clone(),
+        password: args.password.clone(),
+        local,
+        expires: args.expires,
+    };
+    let (finished, mut audio_done) = mpsc::channel(args.calls.max(1));
+    let mut phone = Phone {
+        ua: Ua::new(account, &mut rng),
+        mode,
+        local: local.ip(),
+        calls: HashMap::new(),
+        report: Report::new(mode == Mode::Register),
+        begun: 0,
+        finished,
+        closing: HashMap::new(),
+        args,
+    };
+    if mode != Mode::Call {
+        phone.ua.register(clock.now().mono, &mut rng);
+    }
+    let patience = clock.now().mono + Duration::from_secs_f64(phone.args.patience);
+    let mut buffer = vec![0; 65_535];
+    loop {
+        let now = clock.now().mono;
+        phone.begin_calls(now, &mut rng).await?;
+        phone.hang_up_due(now, &mut rng);
+        while let Some(out) = phone.ua.poll(now) {
+            phone.act(out, &socket, now).await?;
+        }
+        if phone.is_over() {
+            linger(&mut phone.ua, &socket, &clock, &mut rng).await;
+            return Ok(phone.report);
+        }
+        if now >= patience {
+            phone.report.gave_up = true;
+            return Ok(phone.report);
+        }
+        let due = phone.calls.values().filter_map(|c| c.hang_up_at);
+        let until = due.chain(phone.ua.deadline()).chain([patience]).min().unwrap_or(patience);
+        tokio::select! {
+            () = tokio::time::sleep_until(clock.instant(until)) => {}
+            Some((call, audio)) = audio_done.recv() => phone.count(call, audio),
+            got = socket.recv_from(&mut buffer) => {
+                if let Ok((len, from)) = got {
+                    phone.ua.receive(&buffer[..len], from, clock.now().mono, &mut rng);
+                }
+            }
+        }
+    }
+}
+
+/// Stays for half a second, so that a last BYE or its answer that was lost is sent again.
+async fn linger(ua: &mut Ua, socket: &UdpSocket, clock: &runtime::Clock, rng: &mut dyn RngCore) {
+    let end = clock.now().mono + Duration::from_millis(500);
+    let mut buffer = vec![0; 65_535];
+    while clock.now().mono < end {
+        let now = clock.now().mono;
+        while let Some(out) = ua.poll(now) {
+            if let Out::Send(to, bytes) = out {
+                _ = socket.send_to(&bytes, to).await;
+            }
+        }
+        let until = ua.deadline().map_or(end, |d| d.clamp(now, end));
+        tokio::select! {
+            () = tokio::time::sleep_until(clock.instant(until)) => {}
+            got = socket.recv_from(&mut buffer) => {
+                if let Ok((len, from)) = got {
+                    ua.receive(&buffer[..len], from, clock.now().mono, rng);
+                }
+            }
+        }
+    }
+}
+
+impl Phone {
+    /// Calls under way, counting those whose audio is still being counted up.
+    fn active(&self) -> usize {
+        self.calls.len() + self.closing.len()
+    }
+
+    fn is_over(&self) -> bool {
+        match self.mode {
+            Mode::Register => self.report.registered.is_some(),
+            Mode::Call => self.begun == self.args.calls && self.active() == 0,
+            Mode::Answer => {
+                let refused = self.report.registered.is_some_and(|status| status != 200);
+                refused || (self.report.calls.len() >= self.args.calls && self.active() == 0)
+            }
+        }
+    }
+
+    async fn begin_calls(&mut self, now: Duration, rng: &mut dyn RngCore) -> anyhow::Result<()> {
+        let parallel = self.args.parallel.unwrap_or(self.args.calls);
+        while self.mode == Mode::Call && self.begun < self.args.calls && self.active() < parallel {
+            let socket = UdpSocket::bind((self.local, 0)).await?;
+            let offer = rtp::sdp::offer(socket.local_addr()?, &codecs(), rng.next_u64() >> 2, 1);
+            let to = self.args.to.clone().unwrap_or_default();
+            let call = self.ua.call(&to, offer, now, rng);
+            self.add(call, socket, now);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, call: CallId, socket: UdpSocket, now: Duration) {
+        let record = self.args.record.clone().filter(|_| self.begun == 0);
+        self.begun += 1;
+        let audio = Audio::start(call, socket, self.args.play.clone(), record, self.finished.clone());
+        let call_state = Call { audio: Some(audio), report: CallReport::default(), started: now, hang_up_at: None };
+        self.calls.insert(call, call_state);
+    }
+
+    fn hang_up_due(&mut self, now: Duration, rng: &mut dyn RngCore) {
+        for (id, call) in &mut self.calls {
+            if call.hang_up_at.is_some_and(|at| at <= now) {
+                call.hang_up_at = None;
+                self.ua.hang_up(*id, now, rng);
+            }
+        }
+    }
+
+    async fn act(&mut self, out: Out, socket: &UdpSocket, now: Duration) -> anyhow::Result<()> {
+        match out {
+            Out::Send(to, bytes) => {
+                // A refusal by ICMP is a lost packet: the transaction sends again or times out.
+                _ = socket.send_to(&bytes, to).await;
+            }
+            Out::Registered(status) => {
+                self.report.registered = Some(status);
+                if let Some(line) = self.args.announce.as_ref().filter(|_| status == 200) {
+                    eprintln!("{line}");
+                }
+            }
+            Out::Incoming(call, offer) => {
+                let media = UdpSocket::bind((self.local, 0)).await?;
+                let address = media.local_addr()?;
+                let answer = match &offer {
+                    Some(offer) => rtp::sdp::answer(offer, address, &codecs(), call as u64 + 1, 1).ok(),
+                    None => Some(rtp::sdp::offer(address, &codecs(), call as u64 + 1, 1)),
+                };
+                match answer {
+                    Some(answer) => {
+                        self.add(call, media, now);
+                        self.ua.answer(call, answer, now);
+                        self.media(call, offer.as_deref());
+                    }
+                    None => self.ua.refuse(call, 488, now),
+                }
+            }
+            Out::Ringing(call) => {
+                if let Some(call) = self.calls.get_mut(&call) {
+                    call.report.ringing_ms.get_or_insert((now - call.started).as_secs_f64() * 1000.0);
+                }
+            }
+            Out::Answered(id) => {
+                if let Some(call) = self.calls.get_mut(&id) {
+                    call.report.setup_ms = Some((now - call.started).as_secs_f64() * 1000.0);
+                    let seconds = self.args.seconds.or((self.mode == Mode::Call).then_some(3.0)).filter(|s| *s > 0.0);
+                    let none = (self.mode == Mode::Call).then_some(Duration::ZERO);
+                    call.hang_up_at = seconds.map(Duration::from_secs_f64).or(none).map(|after| now + after);
+                }
+            }
+            Out::Media(call, session) => self.media(call, Some(&session)),
+            Out::Ended { call: id, status, remote } => {
+                if let Some(mut call) = self.calls.remove(&id) {
+                    call.report.status = status;
+                    call.report.ended_by_remote = remote;
+                    call.report.seconds = (now - call.started).as_secs_f64();
+                    match call.audio.take() {
+                        Some(audio) => {
+                            audio.stop();
+                            self.closing.insert(id, call.report);
+                        }
+                        None => self.report.calls.push(call.report),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Points a call's audio to where the other side receives.
+    fn media(&mut self, call: CallId, session: Option<&Session>) {
+        let (Some(call), Some(session)) = (self.calls.get_mut(&call), session) else { return };
+        let Some(at) = session.audio() else { return };
+        let codec = session.audio_codecs().into_iter().find(|c| c.is("ulaw") || c.is("alaw"));
+        if let (Some(to), Some(codec), Some(audio)) = (session.rtp_address(at), codec, &call.audio) {
+            audio.send_to(to, codec.payload, session.direction(at).receives());
+        }
+    }
+
+    fn count(&mut self, call: CallId, audio: AudioReport) {
+        if let Some(mut report) = self.closing.remove(&call) {
+            report.audio = Some(audio);
+            self.report.calls.push(report);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! `kubepbx ping`: an OPTIONS probe with sipsak's exit codes, and a timeout in milliseconds.
+//!
+//! Exit status (sipsak(1)): 0 a 200 came; 1 another final answer came; 2 the request or its target is unusable;
+//! 3 nobody answered in time.
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::Args;
+use rand::RngCore;
+use sip::transaction::{Output, Received, Timers, Transactions};
+use sip::uri::{Host, Uri};
+use sip::{Message, Name, build};
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+
+/// Arguments of `kubepbx ping`.
+#[derive(Debug, Args)]
+pub struct PingArgs {
+    /// Whom to probe: sip:HOST:PORT or sip:USER@HOST:PORT
+    uri: String,
+    /// Milliseconds to wait for a final answer
+    #[arg(long, default_value_t = 2000)]
+    timeout: u64,
+    /// Print nothing
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Probes once and says how it went.
+pub async fn run(args: PingArgs) -> ExitCode {
+    match probe(&args).await {
+        Ok(Some((status, took))) => {
+            if !args.quiet {
+                println!("{status} in {:.1} ms", took.as_secs_f64() * 1000.0);
+            }
+            ExitCode::from(u8::from(status != 200))
+        }
+        Ok(None) => {
+            if !args.quiet {
+                eprintln!("kubepbx ping: no answer from {} within {} ms", args.uri, args.timeout);
+            }
+            ExitCode::from(3)
+        }
+        Err(error) => {
+            eprintln!("kubepbx ping: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Where a URI leads: its address, or what the system's resolver says of its name.
+async fn target(uri: &str) -> anyhow::Result<SocketAddr> {
+    let parsed = Uri::parse(uri).with_context(|| format!("{uri} is not a SIP URI"))?;
+    if !parsed.is_sip() {
+        bail!("{uri}: only sip: URIs can be probed");
+    }
+    let port = parsed.port.unwrap_or(5060);
+    Ok(match parsed.host {
+        Host::V4(ip) => SocketAddr::new(IpAddr::V4(ip), port),
+        Host::V6(ip) => SocketAddr::new(IpAddr::V6(ip), port),
+        Host::Name(name) => tokio::net::lookup_host((name, port))
+            .await
+            .with_context(|| format!("{name} does not resolve"))?
+            .next()
+            .with_context(|| format!("{name} has no address"))?,
+    })
+}
+
+async fn probe(args: &PingArgs) -> anyhow::Result<Option<(u16, Duration)>> {
+    let to = target(&args.uri).await?;
+    let any: IpAddr = if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(to).await?;
+    let local = socket.local_addr()?;
+    let mut rng = runtime::entropy();
+    let mut token = || format!("{:016x}", rng.next_u64());
+    let request = build::request("OPTIONS", &args.uri)
+        .header(Name::Via, format!("SIP/2.0/UDP {local};rport;branch=z9hG4bK{}", token()))
+        .header(Name::MaxForwards, "70")
+        .header(Name::From, format!("<sip:ping@{local}>;tag={}", token()))
+        .header(Name::To, format!("<{}>", args.uri))
+        .header(Name::CallId, token())
+        .header(Name::CSeq, "1 OPTIONS")
+        .header(Name::Contact, format!("<sip:ping@{local}>"))
+        .header(Name::UserAgent, "kubepbx-ping")
+        .finish();
+
+    let clock = runtime::Clock::new();
+    let mut transactions = Transactions::new(Timers::default(), 4);
+    let start = clock.now().mono;
+    let end = start + Duration::from_millis(args.timeout);
+    transactions.send(request, (), false, start).map_err(|_| anyhow::anyhow!("the request could not be sent"))?;
+    let mut buffer = vec![0; 65_535];
+    loop {
+        let now = clock.now().mono;
+        while let Some(output) = transactions.poll(now) {
+            if let Output::Transmit { bytes, .. } = output {
+                // A refusal by ICMP surfaces here or below; the next retransmission tries again.
+                _ = socket.send(&bytes).await;
+            }
+        }
+        let until = transactions.deadline().map_or(end, |d| d.min(end));
+        if now >= end {
+            return Ok(None);
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(clock.instant(until)) => {}
+            got = socket.recv(&mut buffer) => {
+                let Ok(len) = got else { continue };
+                let bytes = Bytes::copy_from_slice(&buffer[..len]);
+                let Ok(message) = Message::parse(&bytes) else { continue };
+                let now = clock.now().mono;
+                if let Received::Response(_) = transactions.receive(&message, &bytes, (), false, now)
+                    && let Some(status) = message.status().filter(|s| *s >= 200)
+                {
+                    return Ok(Some((status, now - start)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! `kubepbx serve`: the five services in one process over a folder of manifests.
+
+mod follow;
+mod relay;
+mod state;
+
+use crate::files;
+use anyhow::Context;
+use api::Folder;
+use clap::Args;
+use contract::Transport;
+use contract::config::MediaEntry;
+use runtime::admin::{self, AdminState};
+use runtime::store::memory::MemoryStore;
+use runtime::{Environment, Running};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use follow::Sources;
+use relay::Relay;
+
+/// Arguments of `kubepbx serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Manifests: files, or folders of files ending in .yaml, .yml or .json
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// Where SIP is heard, over UDP and TCP
+    #[arg(long, default_value = "0.0.0.0:5060")]
+    sip: SocketAddr,
+    /// Address of RTP sockets; the SIP address by default
+    #[arg(long)]
+    rtp_address: Option<IpAddr>,
+    /// Ports of RTP
+    #[arg(long, value_parser = port_range, default_value = "30000-39999")]
+    rtp_ports: RangeInclusive<u16>,
+    /// Where /livez, /readyz, /metrics and /v1/... are served
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    http: SocketAddr,
+    /// Address that phones are told (HOST or HOST:PORT); by default that of the route to each
+    #[arg(long)]
+    advertise: Option<String>,
+    /// Folder for bindings and keys; none keeps nothing over a restart
+    #[arg(long, value_name = "DIR|none")]
+    state: Option<String>,
+    /// Folder of WAV files for playback; the first folder served by default
+    #[arg(long)]
+    sounds: Option<PathBuf>,
+    /// Seconds that calls have to end by themselves after SIGTERM
+    #[arg(long, default_value_t = 30)]
+    drain: u64,
+    /// What is logged (KUBEPBX_LOG overrides): warn, info, router=debug,info, ...
+    #[arg(long, default_value = "info")]
+    log: String,
+}
+
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let (from, to) = text.split_once('-').ok_or("write FROM-TO")?;
+    let port = |s: &str| s.trim().parse::<u16>().map_err(|_| format!("{s:?} is not a port"));
+    let (from, to) = (port(from)?, port(to)?);
+    if from == 0 || to <= from {
+        return Err("write FROM-TO, FROM at least 1 and TO above it".into());
+    }
+    Ok(from..=to)
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn run(args: ServeArgs) -> ExitCode {
+    match serve(args).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("kubepbx serve: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The advertised host as an address for media, where it is one.
+fn media_address(advertise: Option<&str>) -> Option<IpAddr> {
+    let text = advertise?;
+    let parsed = text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|a| a.ip()));
+    parsed.ok()
+}
+
+async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    runtime::telemetry::init(&args.log)?;
+    let mut folder = Folder::new(1);
+    let (watcher, changed) = follow::watch(&args.paths)?;
+    let update = folder.load(&files::read(&args.paths)?);
+    follow::print(&update.problems);
+    if update.keeps_out() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let sources = Sources::start(&folder);
+    let endpoints = sources.registrar.snapshot().entries.len().saturating_sub(1);
+
+    let first = args.paths.first().context("no path")?;
+    let env = match state::folder(args.state.as_deref(), first)? {
+        Some(dir) => {
+            let keys = runtime::keys::load_or_make(&dir)?;
+            let store = MemoryStore::open(&dir)?;
+            if let Some(notice) = store.notice() {
+                eprintln!("{notice}");
+            }
+            Environment::new(Arc::new(store), keys)
+        }
+        None => Environment::in_memory(),
+    };
+
+    let mut config = media::Config {
+        rtp_address: args.rtp_address.unwrap_or(args.sip.ip()),
+        advertise: media_address(args.advertise.as_deref()),
+        ports: args.rtp_ports.clone(),
+        ..media::Config::default()
+    };
+    if let Some(MediaEntry::Pbx { timeout, held_timeout }) =
+        sources.media.snapshot().entries.values().next().map(AsRef::as_ref)
+    {
+        config.timeout = Duration::from_secs((*timeout).into());
+        config.timeout_held = Duration::from_secs((*held_timeout).into());
+    }
+    let mut relay = media::build(config).await.context("media")?;
+    let (tell, media_events) = mpsc::channel(4096);
+    let mut events = std::mem::replace(&mut relay.events, mpsc::channel(1).1);
+    let handle = relay.handle.clone();
+
+    let mut parts = vec![
+        registrar::build(
+            registrar::Config::default(),
+            env.deps(runtime::entropy::process_id(), {
+                let process = runtime::entropy::process_id();
+                sources.registrar.subscribe(process)
+            }),
+        )
+        .context("registrar")?,
+    ];
+    let process = runtime::entropy::process_id();
+    let deps = env.deps(process, sources.router.subscribe(process));
+    let drain_limit = Duration::from_secs(args.drain);
+    let config = router::Config { drain_limit, ..router::Config::default() };
+    let control = Arc::new(Relay(handle.clone()));
+    parts.push(router::build(config, deps, control, media_events).context("router")?);
+
+    let process = runtime::entropy::process_id();
+    let deps = env.deps(process, sources.balancer.subscribe(process));
+    let listeners = vec![(Transport::Udp, args.sip), (Transport::Tcp, args.sip)];
+    let config = balancer::Config { listeners, advertise: args.advertise.clone(), ..balancer::Config::default() };
+    parts.push(balancer::build(config, deps).context("balancer")?);
+
+    let mut own = Running::new();
+    own.spawn("media events", async move {
+        while let Some(event) = events.recv().await {
+            if tell.send(event.event).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    own.spawn("media metrics", relay::measure(handle, env.metrics.clone()));
+    let views = parts.iter().flat_map(|p| p.views.clone()).collect();
+    let state = AdminState { health: env.health.clone(), metrics: env.metrics.clone(), views };
+    let (http, server) = admin::serve(args.http, state).await.with_context(|| format!("http {}", args.http))?;
+    own.spawn("http", server);
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    env.health.ready().await;
+    println!("ready: {endpoints} endpoints, sip {} (udp, tcp), http {http}", args.sip);
+    own.spawn("files", follow::follow(args.paths.clone(), folder, sources, changed));
+
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        failure = first_failure(&mut parts) => Some(failure),
+        ended = own.join() => Some(ended.err().unwrap_or_else(|| anyhow::anyhow!("a task ended"))),
+    };
+    drop(watcher);
+    if failed.is_none() {
+        println!("draining: calls have {} s to end; a second signal ends them now", args.drain);
+        env.drain.start();
+        tokio::select! {
+            _ = env.drain.finished_within(drain_limit + Duration::from_secs(2)) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+    for part in &mut parts {
+        part.shutdown().await;
+    }
+    own.shutdown().await;
+    relay.shutdown().await;
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Waits for the first service that fails; one that ended well keeps it waiting.
+async fn first_failure(parts: &mut [Running]) -> anyhow::Error {
+    let all = parts.iter_mut().map(|part| {
+        Box::pin(async move {
+            match part.join().await {
+                Err(error) => error,
+                Ok(()) => std::future::pending().await,
+            }
+        })
+    });
+    futures::future::select_all(all).await.0
+}
