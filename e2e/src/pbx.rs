@@ -94,7 +94,7 @@ impl Pbx {
     pub fn items(&self, name: &str) -> Result<Vec<Value>> {
         match self.view(name)? {
             Value::Array(items) => Ok(items),
-            Value::Object(mut map) => match map.remove("items") {
+            Value::Object(mut map) => match map.remove(name) {
                 Some(Value::Array(items)) => Ok(items),
                 _ => bail!("/v1/{name} has no items"),
             },

@@ -50,7 +50,20 @@ impl Sipp {
                 .arg(server.to_string())
                 .arg("-sf")
                 .arg(file)
-                .args(["-s", user, "-i", "127.0.0.1", "-p", &port.to_string(), "-mi", "127.0.0.1"])
+                .args([
+                    "-s",
+                    user,
+                    "-au",
+                    user,
+                    "-ap",
+                    user,
+                    "-i",
+                    "127.0.0.1",
+                    "-p",
+                    &port.to_string(),
+                    "-mi",
+                    "127.0.0.1",
+                ])
                 .args(["-mp", &media.to_string(), "-rtp_echo", "-t", plan.transport, "-nostdin", "-trace_err"])
                 .args(["-m", &plan.calls.to_string(), "-l", &plan.at_once.to_string(), "-r", &plan.rate.to_string()])
                 .args(["-d", &plan.talk.as_millis().to_string(), "-timeout", "300", "-timeout_error"]),

@@ -15,8 +15,6 @@ fn two_baresips(hang_up_by_callee: bool) {
     let pbx = Pbx::first_call(&[]).unwrap();
     let mut caller = Baresip::start(pbx.sip, "8005", 440.0, 60).unwrap();
     let mut callee = Baresip::start(pbx.sip, "8006", 880.0, 60).unwrap();
-    caller.event("REGISTER_OK", SOON).unwrap();
-    callee.event("REGISTER_OK", SOON).unwrap();
     pbx.registered(2).unwrap();
 
     caller.command("dial", "8006").unwrap();
@@ -28,7 +26,7 @@ fn two_baresips(hang_up_by_callee: bool) {
     first.command("hangup", "").unwrap();
     second.event("CALL_CLOSED", SOON).unwrap();
     pbx.idle().unwrap();
-    assert_eq!(pbx.metric("kubepbx_media_ports_in_use").unwrap(), 0.0);
+    assert_eq!(pbx.metric("kubepbx_media_ports").unwrap(), 0.0);
 
     for (phone, hz, own) in [(&caller, 880.0, 440.0), (&callee, 440.0, 880.0)] {
         let heard = phone.recording().unwrap();
@@ -72,7 +70,7 @@ fn baresip_calls_a_kubepbx_phone() {
     let pbx = Pbx::first_call(&[]).unwrap();
     let mut callee = Phone::answering(pbx.sip, "8006", &["--play", "tone:880", "--seconds", "4"]).unwrap();
     let mut caller = Baresip::start(pbx.sip, "8005", 440.0, 60).unwrap();
-    caller.event("REGISTER_OK", SOON).unwrap();
+    pbx.registered(2).unwrap();
     caller.command("dial", "8006").unwrap();
     caller.event("CALL_CLOSED", SOON).unwrap();
     let (ok, heard) = callee.report(SOON).unwrap();
