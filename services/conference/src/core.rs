@@ -100,7 +100,6 @@ pub enum Output {
 struct Leg {
     dialog: Dialog,
     peer: ProcessId,
-    program: Program,
     /// The INVITE that has no final answer yet.
     invite: Option<(ServerId, Bytes)>,
     /// CSeq of the last INVITE.
@@ -284,7 +283,6 @@ impl Core {
         let leg = Leg {
             dialog,
             peer: from,
-            program: program.clone(),
             invite: Some((server, bytes.clone())),
             invite_cseq: message.cseq().map(|c| c.number).unwrap_or_default(),
             local: None,
