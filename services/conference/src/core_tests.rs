@@ -5,6 +5,7 @@ use contract::Service;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rtp::g711::Law;
+use rtp::sdp::Session;
 
 pub(crate) const ME: ProcessId = ProcessId(3);
 pub(crate) const ROUTER: ProcessId = ProcessId(4);

@@ -6,6 +6,7 @@ pub mod driver;
 pub mod negotiate;
 pub mod program;
 pub mod prompt;
+mod speech;
 pub mod stream;
 
 pub use crate::core::{ENDED, Settings};

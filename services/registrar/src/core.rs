@@ -486,4 +486,4 @@ fn unavailable(to_tag: String, rng: &mut dyn RngCore) -> Reply {
 
 #[cfg(test)]
 #[path = "core_tests.rs"]
-pub(crate) mod tests;
+mod tests;

@@ -1,9 +1,9 @@
 //! The registrar as it runs: over a mesh, with the memory store and with a real Redis.
 
 use super::*;
-use crate::core::tests::{Phone, flow, keys, snapshot};
+use crate::testing::{BALANCER, ME as REGISTRAR, Phone, flow, keys, snapshot};
+use contract::Transport;
 use contract::hop::Inside;
-use contract::{ProcessId, Transport};
 use runtime::Environment;
 use runtime::source::MemorySource;
 use runtime::store::AorHint;
@@ -14,8 +14,6 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use tokio::time::timeout;
 
-const BALANCER: ProcessId = ProcessId(2);
-const REGISTRAR: ProcessId = ProcessId(1);
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A redis-server of the test's own, killed by its pid when dropped.

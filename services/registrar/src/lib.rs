@@ -10,6 +10,8 @@ pub mod recent;
 pub mod reply;
 pub mod save;
 pub mod sweep;
+#[cfg(test)]
+mod testing;
 mod view;
 
 pub use crate::core::Settings;
