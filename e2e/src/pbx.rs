@@ -30,13 +30,13 @@ pub struct Pbx {
 impl Pbx {
     /// The PBX of `examples/first-call`, with these options more.
     pub fn first_call(options: &[&str]) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let to = dir.path().join("pbx");
-        std::fs::create_dir(&to)?;
-        for file in std::fs::read_dir(root().join(FIRST_CALL))? {
-            let file = file?;
-            std::fs::copy(file.path(), to.join(file.file_name()))?;
-        }
+        Self::start(folder()?, options)
+    }
+
+    /// The PBX of `examples/first-call` and of these manifests, with these options more.
+    pub fn first_call_and(manifests: &str, options: &[&str]) -> Result<Self> {
+        let dir = folder()?;
+        std::fs::write(dir.path().join("pbx/more.yaml"), manifests)?;
         Self::start(dir, options)
     }
 
@@ -120,11 +120,43 @@ impl Pbx {
         .map(drop)
     }
 
+    /// Waits until so many calls are up on both legs.
+    pub fn talking(&self, count: usize) -> Result<()> {
+        let up = |call: &Value| {
+            let legs = call["legs"].as_array();
+            legs.is_some_and(|legs| legs.len() == 2 && legs.iter().all(|leg| leg["state"] == "up"))
+        };
+        eventually(&format!("{count} calls are up"), Duration::from_secs(20), || {
+            self.items("calls").ok().filter(|calls| calls.iter().filter(|call| up(call)).count() == count)
+        })
+        .map(drop)
+    }
+
+    /// Waits until the relay has no port open; its gauge follows within a moment.
+    pub fn no_ports(&self) -> Result<()> {
+        eventually("the relay's ports are free", Duration::from_secs(5), || {
+            self.metric("kubepbx_media_ports").ok().filter(|ports| *ports == 0.0)
+        })
+        .map(drop)
+    }
+
     /// Waits until no call is left.
     pub fn idle(&self) -> Result<()> {
         eventually("no call is left", Duration::from_secs(10), || self.items("calls").ok().filter(Vec::is_empty))
             .map(drop)
     }
+}
+
+/// A folder with the manifests of `examples/first-call` in `pbx`.
+pub fn folder() -> Result<TempDir> {
+    let dir = tempfile::tempdir()?;
+    let to = dir.path().join("pbx");
+    std::fs::create_dir(&to)?;
+    for file in std::fs::read_dir(root().join(FIRST_CALL))? {
+        let file = file?;
+        std::fs::copy(file.path(), to.join(file.file_name()))?;
+    }
+    Ok(dir)
 }
 
 fn serve(dir: &Path, sip: SocketAddr, http: SocketAddr, options: &[String]) -> Result<Process> {

@@ -5,16 +5,28 @@ use rustfft::FftPlanner;
 use rustfft::num_complex::Complex;
 use std::path::Path;
 
+/// How many seconds of a recording are a tone of `hz` (within 20 Hz), in steps of a tenth.
+pub fn seconds_of(recording: &Path, hz: f64) -> Result<f64> {
+    let (samples, rate) = read(recording)?;
+    let found = samples.chunks_exact(rate / 10).filter(|window| share_of(window, hz, rate) > 0.8).count();
+    Ok(found as f64 / 10.0)
+}
+
+/// Samples of the first channel, and the rate.
+fn read(recording: &Path) -> Result<(Vec<f64>, usize)> {
+    let mut reader = hound::WavReader::open(recording).with_context(|| recording.display().to_string())?;
+    let spec = reader.spec();
+    let step = spec.channels as usize;
+    // A recording that is cut off by the phone's end has a header that says less; what can be read counts.
+    let samples = reader.samples::<i16>().map_while(Result::ok).step_by(step).map(f64::from).collect();
+    Ok((samples, spec.sample_rate as usize))
+}
+
 /// The share (0..=1) of a recording's energy within 20 Hz of `hz`, over all of it in windows of a second, the median
 /// window. Fails where there is less than `seconds` of it.
 pub fn share(recording: &Path, hz: f64, seconds: f64) -> Result<f64> {
     let name = recording.display().to_string();
-    let mut reader = hound::WavReader::open(recording).context(name.clone())?;
-    let spec = reader.spec();
-    let step = spec.channels as usize;
-    // A recording that is cut off by the phone's end has a header that says less; what can be read counts.
-    let samples: Vec<f64> = reader.samples::<i16>().map_while(Result::ok).step_by(step).map(f64::from).collect();
-    let rate = spec.sample_rate as usize;
+    let (samples, rate) = read(recording)?;
     let length = samples.len() as f64 / rate as f64;
     ensure!(length >= seconds, "{name}: {length:.1} s recorded, {seconds} s wanted");
     let mut shares: Vec<f64> = samples.chunks_exact(rate).map(|window| share_of(window, hz, rate)).collect();

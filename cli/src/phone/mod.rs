@@ -58,6 +58,12 @@ pub struct PhoneArgs {
     /// How long to talk; answer: hang up after so long, 0 waits for the other side
     #[arg(long)]
     seconds: Option<f64>,
+    /// answer: ring for so long before answering
+    #[arg(long, default_value_t = 0.0)]
+    ring: f64,
+    /// call: give it up by CANCEL when nobody has answered after so many seconds
+    #[arg(long)]
+    cancel_after: Option<f64>,
     /// How many calls
     #[arg(long, default_value_t = 1)]
     calls: usize,
@@ -111,6 +117,8 @@ struct Call {
     report: CallReport,
     started: Duration,
     hang_up_at: Option<Duration>,
+    /// Rings until then: when, our session, and the caller's offer.
+    rings: Option<(Duration, Session, Option<Box<Session>>)>,
 }
 
 struct Phone {
@@ -172,6 +180,7 @@ async fn drive(mode: Mode, args: PhoneArgs) -> anyhow::Result<Report> {
         let now = clock.now().mono;
         phone.begin_calls(now, &mut rng).await?;
         phone.hang_up_due(now, &mut rng);
+        phone.answer_due(now);
         while let Some(out) = phone.ua.poll(now) {
             phone.act(out, &socket, now).await?;
         }
@@ -183,7 +192,7 @@ async fn drive(mode: Mode, args: PhoneArgs) -> anyhow::Result<Report> {
             phone.report.gave_up = true;
             return Ok(phone.report);
         }
-        let due = phone.calls.values().filter_map(|c| c.hang_up_at);
+        let due = phone.calls.values().flat_map(|c| [c.hang_up_at, c.rings.as_ref().map(|(at, ..)| *at)]).flatten();
         let until = due.chain(phone.ua.deadline()).chain([patience]).min().unwrap_or(patience);
         tokio::select! {
             () = tokio::time::sleep_until(clock.instant(until)) => {}
@@ -253,8 +262,21 @@ impl Phone {
         let record = self.args.record.clone().filter(|_| self.begun == 0);
         self.begun += 1;
         let audio = Audio::start(call, socket, self.args.play.clone(), record, self.finished.clone());
-        let call_state = Call { audio: Some(audio), report: CallReport::default(), started: now, hang_up_at: None };
-        self.calls.insert(call, call_state);
+        let patient = self.args.cancel_after.filter(|_| self.mode == Mode::Call);
+        let hang_up_at = patient.map(|seconds| now + Duration::from_secs_f64(seconds));
+        let report = CallReport::default();
+        self.calls.insert(call, Call { audio: Some(audio), report, started: now, hang_up_at, rings: None });
+    }
+
+    fn answer_due(&mut self, now: Duration) {
+        let due = |call: &Call| call.rings.as_ref().is_some_and(|(at, ..)| *at <= now);
+        let ids: Vec<CallId> = self.calls.iter().filter(|(_, call)| due(call)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some((_, answer, offer)) = self.calls.get_mut(&id).and_then(|call| call.rings.take()) {
+                self.ua.answer(id, answer, now);
+                self.media(id, offer.as_deref());
+            }
+        }
     }
 
     fn hang_up_due(&mut self, now: Duration, rng: &mut dyn RngCore) {
@@ -288,8 +310,11 @@ impl Phone {
                 match answer {
                     Some(answer) => {
                         self.add(call, media, now);
-                        self.ua.answer(call, answer, now);
-                        self.media(call, offer.as_deref());
+                        let at = now + Duration::from_secs_f64(self.args.ring);
+                        if let Some(call) = self.calls.get_mut(&call) {
+                            call.rings = Some((at, answer, offer));
+                        }
+                        self.answer_due(now);
                     }
                     None => self.ua.refuse(call, 488, now),
                 }

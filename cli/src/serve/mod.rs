@@ -9,11 +9,13 @@ use anyhow::Context;
 use api::Folder;
 use clap::Args;
 use contract::Transport;
-use contract::config::MediaEntry;
+use contract::config::{MediaEntry, RegistrarEntry};
 use runtime::admin::{self, AdminState};
+use runtime::source::MemorySource;
 use runtime::store::memory::MemoryStore;
-use runtime::{Environment, Running};
-use std::net::{IpAddr, SocketAddr};
+use runtime::{Deps, Environment, Running};
+use serde::Serialize;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,6 +90,22 @@ fn media_address(advertise: Option<&str>) -> Option<IpAddr> {
     parsed.ok()
 }
 
+/// What a service is given: a name of its own and what all share.
+fn deps<E: Serialize + Clone + Send + Sync + 'static>(env: &Environment, source: &MemorySource<E>) -> Deps<E> {
+    let process = runtime::entropy::process_id();
+    env.deps(process, source.subscribe(process))
+}
+
+/// Where legs of the conference service have their media: on loopback, where the relay reaches it from.
+fn beside(relay: IpAddr) -> IpAddr {
+    match relay {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        // A socket that is bound to one address reaches only what is routed from it.
+        ip => ip,
+    }
+}
+
 async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     runtime::telemetry::init(&args.log)?;
     let mut folder = Folder::new(1);
@@ -98,7 +116,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let sources = Sources::start(&folder);
-    let endpoints = sources.registrar.snapshot().entries.len().saturating_sub(1);
+    let entries = sources.registrar.snapshot();
+    let endpoints = entries.entries.values().filter(|e| matches!(e.as_ref(), RegistrarEntry::Endpoint { .. })).count();
 
     let first = args.paths.first().context("no path")?;
     let env = match state::folder(args.state.as_deref(), first)? {
@@ -113,8 +132,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         None => Environment::in_memory(),
     };
 
+    let rtp_address = args.rtp_address.unwrap_or(args.sip.ip());
     let mut config = media::Config {
-        rtp_address: args.rtp_address.unwrap_or(args.sip.ip()),
+        rtp_address,
         advertise: media_address(args.advertise.as_deref()),
         ports: args.rtp_ports.clone(),
         ..media::Config::default()
@@ -130,28 +150,26 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let mut events = std::mem::replace(&mut relay.events, mpsc::channel(1).1);
     let handle = relay.handle.clone();
 
-    let mut parts = vec![
-        registrar::build(
-            registrar::Config::default(),
-            env.deps(runtime::entropy::process_id(), {
-                let process = runtime::entropy::process_id();
-                sources.registrar.subscribe(process)
-            }),
-        )
-        .context("registrar")?,
-    ];
-    let process = runtime::entropy::process_id();
-    let deps = env.deps(process, sources.router.subscribe(process));
+    let config = registrar::Config::default();
+    let mut parts = vec![registrar::build(config, deps(&env, &sources.registrar)).context("registrar")?];
+
+    let sounds = args.sounds.clone().or_else(|| args.paths.iter().find(|p| p.is_dir()).cloned());
+    let config = conference::Config {
+        rtp_address: beside(rtp_address),
+        sounds: sounds.unwrap_or_else(|| ".".into()),
+        ..conference::Config::default()
+    };
+    parts.push(conference::build(config, deps(&env, &sources.conference)).context("conference")?);
+
     let drain_limit = Duration::from_secs(args.drain);
     let config = router::Config { drain_limit, ..router::Config::default() };
     let control = Arc::new(Relay(handle.clone()));
-    parts.push(router::build(config, deps, control, media_events).context("router")?);
+    let router_deps = deps(&env, &sources.router);
+    parts.push(router::build(config, router_deps, control, media_events).context("router")?);
 
-    let process = runtime::entropy::process_id();
-    let deps = env.deps(process, sources.balancer.subscribe(process));
     let listeners = vec![(Transport::Udp, args.sip), (Transport::Tcp, args.sip)];
     let config = balancer::Config { listeners, advertise: args.advertise.clone(), ..balancer::Config::default() };
-    parts.push(balancer::build(config, deps).context("balancer")?);
+    parts.push(balancer::build(config, deps(&env, &sources.balancer)).context("balancer")?);
 
     let mut own = Running::new();
     own.spawn("media events", async move {
