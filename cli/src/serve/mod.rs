@@ -9,7 +9,7 @@ use anyhow::Context;
 use api::Folder;
 use clap::Args;
 use contract::Transport;
-use contract::config::{MediaEntry, RegistrarEntry};
+use contract::config::RegistrarEntry;
 use runtime::admin::{self, AdminState};
 use runtime::source::MemorySource;
 use runtime::store::memory::MemoryStore;
@@ -133,18 +133,15 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     };
 
     let rtp_address = args.rtp_address.unwrap_or(args.sip.ip());
-    let mut config = media::Config {
+    let (timeout, timeout_held) = relay::timeouts(&sources.media.snapshot());
+    let config = media::Config {
         rtp_address,
         advertise: media_address(args.advertise.as_deref()),
         ports: args.rtp_ports.clone(),
+        timeout,
+        timeout_held,
         ..media::Config::default()
     };
-    if let Some(MediaEntry::Pbx { timeout, held_timeout }) =
-        sources.media.snapshot().entries.values().next().map(AsRef::as_ref)
-    {
-        config.timeout = Duration::from_secs((*timeout).into());
-        config.timeout_held = Duration::from_secs((*held_timeout).into());
-    }
     let mut relay = media::build(config).await.context("media")?;
     let (tell, media_events) = mpsc::channel(4096);
     let mut events = std::mem::replace(&mut relay.events, mpsc::channel(1).1);
@@ -180,6 +177,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         }
         Ok(())
     });
+    let media_source = sources.media.subscribe(runtime::entropy::process_id());
+    own.spawn("media settings", relay::follow(handle.clone(), media_source));
     own.spawn("media metrics", relay::measure(handle, env.metrics.clone()));
     let views = parts.iter().flat_map(|p| p.views.clone()).collect();
     let state = AdminState { health: env.health.clone(), metrics: env.metrics.clone(), views };

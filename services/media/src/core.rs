@@ -59,6 +59,16 @@ impl Core {
         self.draining = true;
     }
 
+    /// Limits for idle calls from now on, those that exist included.
+    pub fn set_timeouts(&mut self, timeout: Duration, held: Duration, now: Duration) {
+        if (self.config.timeout, self.config.timeout_held) != (timeout, held) {
+            (self.config.timeout, self.config.timeout_held) = (timeout, held);
+            // A shorter limit is looked at sooner than the old pace would.
+            let next = now + self.pace();
+            self.next_tick = self.next_tick.map(|t| t.min(next));
+        }
+    }
+
     /// Totals and gauges.
     pub fn counters(&self) -> Counters {
         Counters { calls: self.by_id.len() as u64, ..self.counters }

@@ -52,6 +52,8 @@ struct Shard {
     wake: EventFd,
     stop: AtomicBool,
     drain: AtomicBool,
+    /// Limits for idle calls, ms: joined, then held and lone. Read when the thread is woken.
+    timeouts: [AtomicU64; 2],
     counters: [AtomicU64; 13],
 }
 
@@ -121,12 +123,27 @@ impl MediaHandle {
         }
     }
 
+    /// Sets how long a joined call, and a held or lone one, may be without packets; for calls that exist too.
+    /// Whole milliseconds.
+    pub fn set_timeouts(&self, timeout: Duration, held: Duration) {
+        for shard in self.shards.iter() {
+            for (place, limit) in shard.timeouts.iter().zip([timeout, held]) {
+                place.store(millis(limit), Ordering::Release);
+            }
+            shard.wake.wake();
+        }
+    }
+
     fn stop(&self) {
         for shard in self.shards.iter() {
             shard.stop.store(true, Ordering::Release);
             shard.wake.wake();
         }
     }
+}
+
+fn millis(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl std::fmt::Debug for MediaHandle {
@@ -190,6 +207,7 @@ pub async fn build(config: Config) -> Result<Running, BuildError> {
             wake: EventFd::new()?,
             stop: AtomicBool::new(false),
             drain: AtomicBool::new(false),
+            timeouts: [config.timeout, config.timeout_held].map(|t| AtomicU64::new(millis(t))),
             counters: std::array::from_fn(|_| AtomicU64::new(0)),
         });
         let epoll = Epoll::new()?;
@@ -304,6 +322,9 @@ impl Worker {
             for token in &tokens {
                 if *token == WAKE {
                     self.shard.wake.drain();
+                    let [timeout, held] =
+                        self.shard.timeouts.each_ref().map(|t| Duration::from_millis(t.load(Ordering::Acquire)));
+                    self.core.set_timeouts(timeout, held, now);
                     self.orders();
                 } else {
                     let socket = SocketId { slot: (*token / 2) as usize, rtcp: *token % 2 == 1 };

@@ -250,6 +250,23 @@ async fn an_idle_call_ends_and_shutdown_closes_everything() {
     assert!(matches!(handle.request(Command::Ping).await, Reply::Error(_)));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_that_change_hold_for_calls_of_every_thread() {
+    let mut relay = build(config(24050..=24089)).await.unwrap();
+    let (a, b) = (Phone::new("127.0.0.1"), Phone::new("127.0.0.1"));
+    // Eight calls: by chance of 1 in 128 they are all of one thread, which the test then merely does not show.
+    for n in 0..8 {
+        connect(&relay.handle, &format!("call-{n}"), &a, &b).await;
+    }
+    relay.handle.set_timeouts(Duration::from_millis(50), Duration::from_secs(3600));
+    for _ in 0..8 {
+        let ended = async { while relay.events.recv().await.unwrap().event.kind != MediaEventKind::Ended {} };
+        tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap();
+    }
+    assert_eq!((relay.handle.counters().calls, relay.handle.counters().timeouts), (0, 8));
+    relay.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_range_without_a_pair_and_a_taken_ng_port_are_told() {
     assert!(matches!(build(config(24041..=24041)).await, Err(BuildError::NoPorts)));
