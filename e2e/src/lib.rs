@@ -4,6 +4,8 @@
 //! that is missing fails the test and says what installs it.
 
 pub mod baresip;
+pub mod forwarder;
+pub mod netns;
 pub mod pbx;
 pub mod phone;
 pub mod process;

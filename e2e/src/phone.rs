@@ -26,8 +26,8 @@ impl Phone {
 
     /// A phone that answers, once it is registered.
     pub fn answering(server: SocketAddr, user: &str, options: &[&str]) -> Result<Self> {
-        let mut phone = Self::start("answer", server, user, &[&["--announce", "registered"], options].concat())?;
-        phone.0.line("registered", Duration::from_secs(10))?;
+        let mut phone = Self::start("answer", server, user, &[&["--announce", "phone is there"], options].concat())?;
+        phone.0.line("phone is there", Duration::from_secs(10))?;
         Ok(phone)
     }
 

@@ -206,12 +206,17 @@ async fn drive(mode: Mode, args: PhoneArgs) -> anyhow::Result<Report> {
     }
 }
 
-/// Stays for half a second, so that a last BYE or its answer that was lost is sent again.
+/// Stays for half a second, and until our last BYE is answered (at most 8 s), so that what was lost is sent again.
 async fn linger(ua: &mut Ua, socket: &UdpSocket, clock: &runtime::Clock, rng: &mut dyn RngCore) {
-    let end = clock.now().mono + Duration::from_millis(500);
+    let start = clock.now().mono;
+    let (least, most) = (start + Duration::from_millis(500), start + Duration::from_secs(8));
     let mut buffer = vec![0; 65_535];
-    while clock.now().mono < end {
+    loop {
         let now = clock.now().mono;
+        let end = if ua.is_settled() { least } else { most };
+        if now >= end {
+            return;
+        }
         while let Some(out) = ua.poll(now) {
             if let Out::Send(to, bytes) = out {
                 _ = socket.send_to(&bytes, to).await;

@@ -376,6 +376,9 @@ impl Ua {
                 let call = *call;
                 self.invite_response(call, status, message, now, rng);
             }
+            Some(Purpose::Other) if status >= 200 => {
+                self.purposes.remove(&id);
+            }
             _ => {}
         }
     }
@@ -452,6 +455,11 @@ impl Ua {
                 }
             }
         }
+    }
+
+    /// True if nobody owes us an answer to a BYE or CANCEL.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.purposes.values().any(|purpose| matches!(purpose, Purpose::Other))
     }
 
     /// The next thing to do; `None` until more input or the deadline.

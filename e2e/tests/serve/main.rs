@@ -5,4 +5,5 @@
 
 mod calls;
 mod failures;
+mod network;
 mod steps;
