@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::build;
 use crate::error::ParseError;
 use crate::message::{Message, Method};
+use crate::scan::is_token_byte;
 
 /// What received bytes are.
 #[derive(Debug)]
@@ -54,10 +55,44 @@ fn judge<'a>(buf: &'a [u8], parsed: Result<Message<'a>, ParseError>, to_tag: &st
 #[must_use]
 pub fn refuse(buf: &[u8], error: ParseError, to_tag: &str) -> Option<Bytes> {
     let status = error.status()?;
-    let request = Message::parse_head(buf).ok()?;
+    let repaired = (error == ParseError::FieldLine).then(|| without_broken_lines(buf));
+    let request = Message::parse_head(repaired.as_deref().unwrap_or(buf)).ok()?;
     if request.method()? == Method::Ack || request.header(crate::Name::Via).is_none() {
         return None;
     }
     let reason = format!("{} ({error})", crate::status::reason_phrase(status));
     Some(build::response(&request, status, Some(&reason), Some(to_tag)).finish())
+}
+
+/// The header without the lines that are no fields (no name, no colon): what is left to make a 400 of. One broken line
+/// of many should not leave a phone without a word.
+#[must_use]
+pub fn without_broken_lines(buf: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(buf.len());
+    let (mut rest, mut first, mut keep) = (buf, true, true);
+    while let Some(end) = memchr::memmem::find(rest, b"\r\n") {
+        let (line, after) = rest.split_at(end + 2);
+        let folded = matches!(line.first(), Some(b' ' | b'\t'));
+        if end == 0 && out.is_empty() {
+            // Line ends before the message.
+        } else if end == 0 {
+            out.extend_from_slice(line);
+            break;
+        } else {
+            keep = first || if folded { keep } else { is_field(line) };
+            first = false;
+            if keep {
+                out.extend_from_slice(line);
+            }
+        }
+        rest = after;
+    }
+    out
+}
+
+/// A name, blanks perhaps, and a colon.
+fn is_field(line: &[u8]) -> bool {
+    let name = line.iter().take_while(|b| is_token_byte(**b)).count();
+    let colon = line.iter().skip(name).find(|b| !matches!(b, b' ' | b'\t'));
+    name > 0 && colon == Some(&b':')
 }

@@ -58,6 +58,26 @@ fn a_broken_ack_and_a_request_without_a_way_back_are_dropped() {
 }
 
 #[test]
+fn a_line_that_is_no_field_leaves_enough_for_an_answer() {
+    let text = crlf(REQUEST);
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    for line in ["no field\r\n", "no field\r\n\tat: all\r\n", ": a\r\n", "Two words: a\r\n"] {
+        for at in [text.find("\r\n").unwrap() + 2, text.find("\r\n\r\n").unwrap() + 2] {
+            let broken = format!("{}{line}{}", &text[..at], &text[at..]);
+            assert_eq!(Message::parse(broken.as_bytes()).unwrap_err(), ParseError::FieldLine, "{line:?}");
+            assert_eq!(judge(broken.as_bytes()), Verdict::Rejected(400), "{line:?}");
+            let answer = sip::intake::refuse(broken.as_bytes(), ParseError::FieldLine, "t").unwrap();
+            let (answer, whole) = (Message::parse_stream(&answer).unwrap(), Message::parse(text.as_bytes()).unwrap());
+            for name in [Name::Via, Name::From, Name::CallId, Name::CSeq] {
+                assert_eq!(answer.values(name).collect::<Vec<_>>(), whole.values(name).collect::<Vec<_>>());
+            }
+        }
+    }
+    assert_eq!(judge(b"OPTIONS sip:a SIP/2.0\r\nVia a\r\n\r\n"), Verdict::Dropped, "no way back");
+    assert_eq!(judge(b"OPTIONS sip:a SIP/2.0\r\nVia a"), Verdict::Dropped);
+}
+
+#[test]
 fn line_ends() {
     for (text, fault) in [
         ("OPTIONS sip:a SIP/2.0\nVia: a\n\n", ParseError::LineEnd),

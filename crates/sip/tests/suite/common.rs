@@ -36,7 +36,8 @@ pub(crate) fn judge(buf: &[u8]) -> Verdict {
         Intake::Message(_) => Verdict::Accepted,
         Intake::Dropped(_) => Verdict::Dropped,
         Intake::Refused { answer, .. } => {
-            let request = Message::parse_head(buf).unwrap();
+            let repaired = intake::without_broken_lines(buf);
+            let request = Message::parse_head(buf).or_else(|_| Message::parse_head(&repaired)).unwrap();
             let response = Message::parse(&answer).unwrap();
             // Folded lines may come back unfolded, of a repeated field the first counts.
             let flat = |v: &str| v.split_whitespace().collect::<Vec<_>>().join(" ");

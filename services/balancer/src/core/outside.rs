@@ -52,7 +52,8 @@ impl Core {
             Ok(message) => message,
             Err(fault) => {
                 // What can be answered has a readable header.
-                match Message::parse_head(&bytes) {
+                let repaired = (fault == ParseError::FieldLine).then(|| sip::intake::without_broken_lines(&bytes));
+                match Message::parse_head(repaired.as_deref().unwrap_or(&bytes)) {
                     Ok(head) => self.malformed(turn, &head, &flow, &fault),
                     Err(_) => self.counters.count(Counter::Unparsable),
                 }

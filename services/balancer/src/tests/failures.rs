@@ -1,6 +1,7 @@
 //! Processes that go, flows that are gone, tables that are full.
 
 use super::*;
+use crate::counters::Counter;
 use sip::Method;
 use sip::transaction::Timers;
 
@@ -153,4 +154,32 @@ fn a_full_table_says_so_without_growing() {
         .count();
     assert!(refused >= 90, "{refused}");
     assert!(rig.core.load() <= 20);
+}
+
+#[test]
+fn a_line_that_is_no_field_gets_400_where_the_rest_can_be_answered() {
+    let counted = |rig: &Rig| {
+        let of = |c| rig.core.counters().get(c);
+        (of(Counter::Malformed), of(Counter::Unparsable))
+    };
+    let mut rig = Rig::plain();
+    let register = request("REGISTER", "sip:pbx", "m1", "this is no field\r\n folded on: and on\r\nExpires: 60\r\n");
+    let out = rig.outside(udp(PHONE), &register);
+    assert_eq!(statuses(&out), [400]);
+    let (flow, bytes) = to_outside(&out).remove(0);
+    let answer = Message::parse(&bytes).unwrap();
+    assert_eq!((flow.remote, answer.reason()), (addr(PHONE), Some("Bad Request (malformed header line)")));
+    assert_eq!((answer.call_id(), answer.header(Name::CSeq)), (Ok("call-1"), Some("1 REGISTER")));
+    assert!(to_inside(&out).is_empty());
+    assert_eq!(counted(&rig), (1, 0));
+    // Nothing answers an ACK or a response, nor what names no way back: they are counted.
+    for text in [
+        request("ACK", "sip:8006@pbx", "m2", "this is no field\r\n"),
+        "SIP/2.0 200 OK\r\nno field\r\nVia: SIP/2.0/UDP 127.0.0.1\r\n\r\n".to_owned(),
+        "REGISTER sip:pbx SIP/2.0\r\nVia\r\nTo: <sip:a@b>\r\n\r\n".to_owned(),
+    ] {
+        let out = rig.outside(udp(PHONE), &text);
+        assert!(out.is_empty(), "{text}: {out:?}");
+    }
+    assert_eq!(counted(&rig), (2, 2));
 }
