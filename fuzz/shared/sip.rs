@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use sip::digest::{Challenge, Credentials, Secret, answer, challenges, choose, ha1, verify};
 use sip::edit::Edit;
 use sip::framer::{Frame, FrameError, Framer, Limits};
 use sip::header::{CSeq, Contact, NameAddr, Params, Via, quote, unquote};
@@ -65,6 +66,13 @@ pub(crate) const WORDS: &[&str] = &[
     "m: *\r\n",
     "\t",
     " ",
+    "Digest ",
+    "Basic ",
+    "nc=00000001",
+    "qop=auth-int",
+    "algorithm=SHA-256-sess",
+    "username*=UTF-8''",
+    "cnonce=\"\"",
 ];
 
 /// A datagram.
@@ -241,5 +249,28 @@ pub(crate) fn cseq(input: &[u8]) {
     if let Ok(cseq) = CSeq::parse(text(input)) {
         let printed = format!("{} {}", cseq.number, cseq.method);
         assert_eq!(CSeq::parse(&printed), Ok(cseq));
+    }
+}
+
+/// Challenges and credentials.
+pub(crate) fn digest(input: &[u8]) {
+    let value = text(input);
+    // A fold or control character within quotes is read as it stands and printed as a blank.
+    let plain = !value.contains(char::is_control);
+    for challenge in challenges(value).flatten().filter(|c| plain && c.qop_offered != c.qop.is_empty()) {
+        let printed = challenge.to_string();
+        assert_eq!(Challenge::parse(&printed), Ok(challenge), "{printed}");
+    }
+    if let Some(challenge) = choose([value].into_iter()).filter(|_| plain) {
+        // What a client of ours answers, a server of ours takes.
+        let answer = answer(&challenge, "a\"b", Secret::Password("secret"), "REGISTER", "sip:pbx", "c", 7);
+        let credentials = Credentials::parse(&answer).expect("our own answer");
+        let hash = ha1(challenge.algorithm.base(), "a\"b", &challenge.realm, "secret");
+        assert!(verify(&credentials, "REGISTER", b"", &hash), "{answer}");
+    }
+    if let Ok(credentials) = Credentials::parse(value) {
+        assert!(credentials.qop.is_none() || credentials.cnonce.is_some() && credentials.nonce_count().is_some());
+        let hash = ha1(credentials.algorithm.base(), &credentials.username, &credentials.realm, "secret");
+        assert!(!verify(&credentials, "REGISTER", b"", &hash), "nobody guessed that");
     }
 }

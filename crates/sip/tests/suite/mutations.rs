@@ -42,6 +42,11 @@ fn via() {
 }
 
 #[test]
+fn digest() {
+    run("digest", &[], targets::digest);
+}
+
+#[test]
 fn cseq() {
     run("cseq", &[], targets::cseq);
 }
