@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod digest;
 pub mod events;
 pub mod flow;
 pub mod hop;

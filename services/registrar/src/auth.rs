@@ -2,14 +2,13 @@
 //! signed, so any replica checks what another issued; that a nonce count is used once is the store's to hold.
 
 use crate::directory::{Directory, Endpoint};
-use contract::{InstallationKey, KeyRing};
+use contract::{KeyRing, digest};
 use rand::RngCore;
-use sip::digest::{Algorithm, Challenge, Credentials, Freshness, Nonces, verify};
+use sip::digest::{Algorithm, Challenge, Credentials, Freshness, Nonces};
 use sip::{Message, Name};
 use std::sync::Arc;
 use std::time::Duration;
 
-const PURPOSE: &str = "registrar nonce";
 /// Values of Authorization that are looked at.
 const MAX_CREDENTIALS: usize = 4;
 
@@ -44,8 +43,7 @@ impl Authenticator {
     /// By keys derived from the installation's. Nonces older than `max_age` are stale; `algorithms` are offered in
     /// this order (MD5 and SHA-256 are both accepted whatever is offered).
     pub fn new(keys: &KeyRing, max_age: Duration, algorithms: Vec<Algorithm>) -> Self {
-        let nonces = keys.all().skip(1).fold(Nonces::new(subkey(keys.current())), |n, k| n.with_previous(subkey(k)));
-        Self { nonces, max_age, algorithms }
+        Self { nonces: digest::nonces(keys), max_age, algorithms }
     }
 
     /// How long a nonce is good for.
@@ -72,14 +70,8 @@ impl Authenticator {
         for credentials in all.filter_map(|v| Credentials::parse(v).ok()).filter(|c| c.realm == realm) {
             let found = directory.user(&credentials.username);
             let auth = found.and_then(|e| e.auth.as_ref());
-            let ha1 = match (auth, credentials.algorithm.base()) {
-                (Some(auth), Algorithm::Sha256 | Algorithm::Sha256Sess) => auth.ha1.sha256.as_str(),
-                (Some(auth), _) => auth.ha1.md5.as_str(),
-                (None, Algorithm::Sha256 | Algorithm::Sha256Sess) => NOBODY_SHA256,
-                (None, _) => NOBODY_MD5,
-            };
             let method = message.method().map(|m| m.as_str()).unwrap_or_default();
-            let right = verify(&credentials, method, message.body(), ha1);
+            let right = digest::proves(&credentials, method, message.body(), auth.map(|a| &a.ha1));
             let (Some(endpoint), true) = (found, right) else { continue };
             match self.nonces.check(&credentials.nonce, wall, self.max_age) {
                 Freshness::Fresh => {
@@ -96,18 +88,4 @@ impl Authenticator {
         }
         Verdict::Challenge { stale }
     }
-}
-
-/// Hashes that no password has: they are not hexadecimal.
-const NOBODY_MD5: &str = "--------------------------------";
-const NOBODY_SHA256: &str = "----------------------------------------------------------------";
-
-/// A key of its own for nonces, so that a nonce never is a MAC of anything else.
-fn subkey(key: &InstallationKey) -> [u8; 32] {
-    let mut out = [0; 32];
-    for (n, chunk) in out.chunks_mut(contract::key::MAC_LEN).enumerate() {
-        let mac = key.mac(PURPOSE, &[&[n as u8]]);
-        chunk.copy_from_slice(&mac[..chunk.len()]);
-    }
-    out
 }

@@ -1,12 +1,12 @@
 //! Who may call: digest by HA1 (RFC 3261 22, RFC 7616, RFC 8760), with signed nonces that any process can check.
 
 use crate::core::View;
-use contract::KeyRing;
 use contract::Now;
 use contract::config::EndpointEntry;
+use contract::digest::{nonces, proves};
 use contract::hop::Hop;
 use rand::RngCore;
-use sip::digest::{Algorithm, Challenge, Credentials, Freshness, Nonces, verify};
+use sip::digest::{Algorithm, Challenge, Credentials, Freshness};
 use sip::{Message, Name};
 use std::time::Duration;
 
@@ -31,11 +31,6 @@ pub(crate) enum Verdict<'d> {
     Spoofed,
     /// Answer 400.
     Malformed,
-}
-
-/// The installation's nonces.
-pub(crate) fn nonces(keys: &KeyRing) -> Nonces {
-    keys.all().skip(1).fold(Nonces::new(*keys.current().bytes()), |all, key| all.with_previous(*key.bytes()))
 }
 
 /// The values of `WWW-Authenticate`, one an algorithm, the preferred first (RFC 8760 2.4).
@@ -79,18 +74,12 @@ pub(crate) fn judge<'d>(
     let again = Verdict::Challenge { stale: false };
     let Some(credentials) = credentials else { return again };
     // Whose password is it? From is believed only after that.
-    let Some((owner, auth)) = directory.by_user(&credentials.username).and_then(|e| Some((e, e.auth.as_ref()?))) else {
-        return again;
-    };
-    let freshness = nonces(view.keys).check(&credentials.nonce, now.wall, max_age);
-    let ha1 = match credentials.algorithm.base() {
-        Algorithm::Sha256 | Algorithm::Sha256Sess => &auth.ha1.sha256,
-        Algorithm::Md5 | Algorithm::Md5Sess => &auth.ha1.md5,
-    };
+    let owner = directory.by_user(&credentials.username);
+    let ha1 = owner.and_then(|e| e.auth.as_ref()).map(|a| &a.ha1);
     let method = request.method().map_or("", |m| m.as_str());
-    if freshness == Freshness::Forged || !verify(&credentials, method, request.body(), ha1) {
-        return again;
-    }
+    let right = proves(&credentials, method, request.body(), ha1);
+    let freshness = nonces(view.keys).check(&credentials.nonce, now.wall, max_age);
+    let Some(owner) = owner.filter(|_| right && freshness != Freshness::Forged) else { return again };
     if freshness == Freshness::Stale {
         return Verdict::Challenge { stale: true };
     }

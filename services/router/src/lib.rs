@@ -74,7 +74,8 @@ impl Default for Limits {
             algorithms: vec![Algorithm::Md5],
             session_interval: Duration::from_secs(1800),
             session_min: Duration::from_secs(90),
-            timers: sip::transaction::Timers { c: None, ..sip::transaction::Timers::default() },
+            // A copy of a request may come late, by another balancer.
+            timers: sip::transaction::Timers { c: None, linger: true, ..sip::transaction::Timers::default() },
         }
     }
 }

@@ -99,6 +99,24 @@ fn the_callee_hangs_up() {
 }
 
 #[test]
+fn a_copy_that_comes_late_by_another_balancer_is_answered_as_the_first_was() {
+    let mut lab = Lab::new();
+    let (mut a, b) = lab.talk();
+    let bye = lab.within(&mut a, "BYE", None);
+    let first = lab.response(200, "BYE");
+    let to_b = lab.request_to("BYE", "8006");
+    lab.answer(&b, &to_b, 200, None);
+    lab.seconds(20);
+    lab.receive(bye.clone());
+    assert_eq!(lab.response(200, "BYE"), first);
+    lab.quiet();
+    lab.seconds(20);
+    lab.receive(bye);
+    lab.response(481, "BYE");
+    lab.empty();
+}
+
+#[test]
 fn both_hang_up_at_once() {
     let mut lab = Lab::new();
     let (mut a, mut b) = lab.talk();
