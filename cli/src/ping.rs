@@ -121,3 +121,54 @@ async fn probe(args: &PingArgs) -> anyhow::Result<Option<(u16, Duration)>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that answers each request with these statuses, or with none.
+    async fn peer(statuses: &'static [u16]) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 2000];
+            while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
+                let request = Message::parse(&buffer[..len]).unwrap();
+                for status in statuses {
+                    let answer = build::response(&request, *status, None, (*status > 100).then_some("t")).finish();
+                    socket.send_to(&answer, from).await.unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    async fn ping(uri: String, timeout: u64) -> ExitCode {
+        run(PingArgs { uri, timeout, quiet: true }).await
+    }
+
+    #[tokio::test]
+    async fn the_exit_status_tells_what_came_of_it() {
+        for (statuses, code) in
+            [(&[200][..], 0), (&[100, 200], 0), (&[404], 1), (&[503], 1), (&[202], 1), (&[100], 3), (&[], 3)]
+        {
+            let to = peer(statuses).await;
+            assert_eq!(
+                ping(format!("sip:probe@{to}"), if code == 3 { 150 } else { 5000 }).await,
+                ExitCode::from(code),
+                "{statuses:?}"
+            );
+        }
+        for unusable in ["", "127.0.0.1", "tel:+1", "sip:[::1", "sip:no-such-name.invalid"] {
+            assert_eq!(ping(unusable.into(), 5000).await, ExitCode::from(2), "{unusable:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_nobody_in_time() {
+        let closed = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let before = std::time::Instant::now();
+        assert_eq!(ping(format!("sip:{closed}"), 200).await, ExitCode::from(3));
+        assert!(before.elapsed() >= Duration::from_millis(200));
+    }
+}

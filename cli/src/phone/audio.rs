@@ -261,3 +261,46 @@ fn write_wav(path: &Path, samples: &[i16]) -> anyhow::Result<()> {
     samples.iter().try_for_each(|s| writer.write_sample(*s))?;
     Ok(writer.finalize()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wav(path: &Path, rate: u32, channels: u16, samples: &[i16]) -> String {
+        let spec = hound::WavSpec {
+            channels,
+            sample_rate: rate,
+            bits_per_sample: 16,
+            sample_format: hound::SampleFormat::Int,
+        };
+        let mut writer = hound::WavWriter::create(path, spec).unwrap();
+        samples.iter().for_each(|s| writer.write_sample(*s).unwrap());
+        writer.finalize().unwrap();
+        path.display().to_string()
+    }
+
+    #[test]
+    fn what_is_played_is_a_tone_or_a_file_of_telephone_quality() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        assert!(matches!("tone:440".parse(), Ok(Play::Tone(hz)) if hz == 440.0));
+        assert!(matches!("tone:1".parse(), Ok(Play::Tone(_))));
+        let good = wav(&file("good.wav"), 8000, 1, &[1, -2, 3]);
+        let Ok(Play::Samples(samples)) = good.parse() else { panic!() };
+        assert_eq!(*samples, [1, -2, 3]);
+        for (bad, why) in [
+            ("tone:".to_owned(), "takes a number"),
+            ("tone:a".into(), "takes a number"),
+            ("tone:NaN".into(), "1 to 4000"),
+            ("tone:0".into(), "1 to 4000"),
+            ("tone:4001".into(), "1 to 4000"),
+            (file("absent.wav").display().to_string(), "absent.wav"),
+            (wav(&file("fast.wav"), 44_100, 1, &[1]), "8000 Hz"),
+            (wav(&file("stereo.wav"), 8000, 2, &[1, 1]), "mono"),
+            (wav(&file("empty.wav"), 8000, 1, &[]), "no samples"),
+        ] {
+            let error = format!("{:#}", bad.parse::<Play>().unwrap_err());
+            assert!(error.contains(why), "{bad}: {error}");
+        }
+    }
+}

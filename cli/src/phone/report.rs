@@ -50,3 +50,48 @@ impl Report {
         serde_json::to_string(self).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(status: u16, setup_ms: Option<f64>) -> CallReport {
+        CallReport { status, setup_ms, ..CallReport::default() }
+    }
+
+    #[test]
+    fn it_is_well_when_all_that_was_asked_for_happened() {
+        let good = || call(200, Some(5.0));
+        for (what, only_registers, registered, gave_up, calls, ok) in [
+            ("a call", false, None, false, vec![good()], true),
+            ("answered", false, Some(200), false, vec![good(), good()], true),
+            ("registered", true, Some(200), false, vec![], true),
+            ("no call came", false, Some(200), false, vec![], false),
+            ("wrong password", true, Some(401), false, vec![], false),
+            ("one of two busy", false, None, false, vec![good(), call(486, None)], false),
+            ("cancelled before the answer", false, None, false, vec![call(200, None)], false),
+            ("patience ran out", false, None, true, vec![good()], false),
+        ] {
+            let report = Report { registered, gave_up, calls, only_registers };
+            assert_eq!(report.ok(), ok, "{what}");
+        }
+    }
+
+    #[test]
+    fn scripts_find_one_flat_object_a_call() {
+        let mut report = Report::new(false);
+        let audio =
+            AudioReport { packets_received: 500, packets_lost: 2, tone_hz: Some(440.0), ..AudioReport::default() };
+        report.calls.push(CallReport { audio: Some(audio), ringing_ms: None, ..call(200, Some(12.5)) });
+        let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+        let expected = serde_json::json!({
+            "registered": null, "gave_up": false,
+            "calls": [{
+                "status": 200, "ringing_ms": null, "setup_ms": 12.5, "seconds": 0.0, "ended_by_remote": false,
+                "packets_sent": 0, "packets_received": 500, "packets_lost": 2, "jitter_ms": 0.0,
+                "longest_gap_ms": 0.0, "tone_hz": 440.0
+            }]
+        });
+        assert_eq!(json, expected);
+    }
+}
