@@ -90,6 +90,20 @@ fn media_address(advertise: Option<&str>) -> Option<IpAddr> {
     parsed.ok()
 }
 
+/// Hosts that phones register at beside the domains: where SIP is heard, unless that is anywhere, and what is advertised.
+fn own_hosts(sip: SocketAddr, advertise: Option<&str>) -> Vec<String> {
+    let bound = Some(sip.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+    let advertised = advertise.map(|text| match text.parse::<SocketAddr>() {
+        Ok(address) => address.ip().to_string(),
+        // A name, or an address alone: an IPv6 one is more than HOST:PORT.
+        Err(_) => match text.rsplit_once(':') {
+            Some((host, _)) if !host.contains(':') => host.to_owned(),
+            _ => text.trim_start_matches('[').trim_end_matches(']').to_owned(),
+        },
+    });
+    bound.into_iter().chain(advertised).collect()
+}
+
 /// What a service is given: a name of its own and what all share.
 fn deps<E: Serialize + Clone + Send + Sync + 'static>(env: &Environment, source: &MemorySource<E>) -> Deps<E> {
     let process = runtime::entropy::process_id();
@@ -147,7 +161,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let mut events = std::mem::replace(&mut relay.events, mpsc::channel(1).1);
     let handle = relay.handle.clone();
 
-    let config = registrar::Config::default();
+    let mut config = registrar::Config::default();
+    config.settings.own_hosts = own_hosts(args.sip, args.advertise.as_deref());
     let mut parts = vec![registrar::build(config, deps(&env, &sources.registrar)).context("registrar")?];
 
     let sounds = args.sounds.clone().or_else(|| args.paths.iter().find(|p| p.is_dir()).cloned());
@@ -229,4 +244,25 @@ async fn first_failure(parts: &mut [Running]) -> anyhow::Error {
         })
     });
     futures::future::select_all(all).await.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phones_register_at_the_address_bound_and_at_the_one_advertised() {
+        for (sip, advertise, hosts) in [
+            ("0.0.0.0:5060", None, &[][..]),
+            ("[::]:5060", Some("pbx.example"), &["pbx.example"]),
+            ("127.0.0.1:5060", None, &["127.0.0.1"]),
+            ("127.0.0.1:5060", Some("203.0.113.5:5070"), &["127.0.0.1", "203.0.113.5"]),
+            ("[::1]:5060", Some("[2001:db8::1]:5070"), &["::1", "2001:db8::1"]),
+            ("0.0.0.0:5060", Some("pbx.example:5070"), &["pbx.example"]),
+            ("0.0.0.0:5060", Some("2001:db8::1"), &["2001:db8::1"]),
+            ("0.0.0.0:5060", Some("[2001:db8::1]"), &["2001:db8::1"]),
+        ] {
+            assert_eq!(own_hosts(sip.parse().unwrap(), advertise), hosts, "{sip} {advertise:?}");
+        }
+    }
 }
