@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::compiler::{Change, Compiler, Delta, Held};
+use crate::compiler::{Change, Compiler, Delta, Finding, Held, Kind, Reason};
 use crate::manifests::{Content, Judge, Manifest, Problem, Source};
 
 /// What a load made of the files.
@@ -84,7 +84,8 @@ impl Folder {
         let changes = self.changes(&now);
         self.manifests = now;
         let delta = self.compiler.apply(changes);
-        problems.extend(self.findings());
+        let findings = self.findings(&problems);
+        problems.extend(findings);
         problems.sort_by(|a, b| (&a.file, a.line, &a.field).cmp(&(&b.file, b.line, &b.field)));
         Update { delta, problems }
     }
@@ -139,17 +140,32 @@ impl Folder {
     }
 
     /// The compiler's findings, with file and line. What it finds in text that stands in no file any more is left out: the
-    /// text that stands there now has a problem of its own.
-    fn findings(&self) -> Vec<Problem> {
-        let findings = self.compiler.statuses().values().flat_map(|status| &status.findings);
-        findings
+    /// text that stands there now has a problem of its own. So is a name that nothing has while a resource of that kind is
+    /// kept out by a mistake: the one may only follow from the other, and is told when that is mended.
+    fn findings(&self, problems: &[Problem]) -> Vec<Problem> {
+        let found: Vec<(&Finding, Problem)> = self
+            .compiler
+            .statuses()
+            .values()
+            .flat_map(|status| &status.findings)
             .filter_map(|finding| {
                 let id = finding.resource.to_string();
                 let manifest = self.manifests.get(&id).filter(|_| !self.stale.contains(&id))?;
                 let keeps_out = finding.reason.keeps_out();
-                Some(Problem { keeps_out, ..problem(manifest, &finding.path, finding.message.clone()) })
+                Some((finding, Problem { keeps_out, ..problem(manifest, &finding.path, finding.message.clone()) }))
             })
-            .collect()
+            .collect();
+        let out = found.iter().map(|(_, problem)| problem).chain(problems).filter(|problem| problem.keeps_out);
+        let kinds: BTreeSet<String> =
+            out.map(|problem| problem.resource.split('/').next().unwrap_or_default().to_owned()).collect();
+        // A file that is not YAML may have held anything.
+        let missed = |kind: Kind| kinds.contains(kind.as_str()) || kinds.contains("");
+        let follows = |finding: &Finding| match finding.reason {
+            Reason::ContextNotFound => missed(Kind::Dialplan),
+            Reason::EndpointNotFound => missed(Kind::PbxEndpoint),
+            _ => false,
+        };
+        found.into_iter().filter(|(finding, _)| !follows(finding)).map(|(_, problem)| problem).collect()
     }
 }
 

@@ -5,5 +5,6 @@
 
 mod calls;
 mod failures;
+mod manifests;
 mod network;
 mod steps;
