@@ -59,6 +59,11 @@ impl Pbx {
     /// Ends it by SIGTERM and starts it again on the same addresses and the same state.
     pub fn restart(&mut self) -> Result<()> {
         self.terminate()?;
+        self.start_again()
+    }
+
+    /// Starts it again on the same addresses and the same state, after it has ended.
+    pub fn start_again(&mut self) -> Result<()> {
         self.process = serve(self.dir.path(), self.sip, self.http, &self.options)?;
         Ok(())
     }
@@ -102,14 +107,16 @@ impl Pbx {
         }
     }
 
-    /// The sum of a metric over its labels; 0 where it does not stand.
+    /// The sum of a metric over its labels. Fails where it does not stand.
     pub fn metric(&self, name: &str) -> Result<f64> {
         let text = self.get("/metrics")?;
         let of = |line: &str| {
             let rest = line.strip_prefix(name)?;
             (rest.starts_with(['{', ' '])).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
         };
-        Ok(text.lines().filter_map(of).sum())
+        let values: Vec<f64> = text.lines().filter_map(of).collect();
+        ensure!(!values.is_empty(), "no metric {name}");
+        Ok(values.iter().sum())
     }
 
     /// Waits until so many contacts are registered.
@@ -140,10 +147,13 @@ impl Pbx {
         .map(drop)
     }
 
-    /// Waits until no call is left.
+    /// Waits until no call is left, and no port of the relay.
     pub fn idle(&self) -> Result<()> {
-        eventually("no call is left", Duration::from_secs(10), || self.items("calls").ok().filter(Vec::is_empty))
-            .map(drop)
+        eventually("no call and no port is left", Duration::from_secs(10), || {
+            let calls = self.items("calls").ok()?;
+            let ports = self.metric("kubepbx_media_ports").ok()?;
+            (calls.is_empty() && ports == 0.0).then_some(())
+        })
     }
 }
 

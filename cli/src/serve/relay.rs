@@ -26,7 +26,7 @@ pub async fn measure(handle: MediaHandle, metrics: Metrics) -> anyhow::Result<()
     loop {
         tick.tick().await;
         for (name, help, value) in handle.counters().table() {
-            let gauge = gauges.entry(name).or_insert_with(|| metrics.gauge(name, help));
+            let gauge = gauges.entry(name).or_insert_with(|| metrics.gauge(&format!("media_{name}"), help));
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
     }

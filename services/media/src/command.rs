@@ -69,6 +69,7 @@ impl Core {
             *slot = Some(call);
         }
         self.by_id.insert(id.to_owned(), at);
+        self.counters.calls_total += 1;
         self.arm(now.mono);
         Ok(at)
     }
