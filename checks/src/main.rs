@@ -34,7 +34,7 @@ const LICENCES: [&str; 16] = [
 /// Packages that state no licence but carry one in a file, read by a person.
 const READ: [(&str, &str); 2] = [("rsip", "MIT"), ("rsip-derives", "MIT")];
 
-/// What a crate of ours may import (design: "The map"); `None` for a crate that the map does not know.
+/// What a crate of ours may import (ARCHITECTURE.md, "The map"); `None` for a crate that the map does not know.
 fn may_import(name: &str) -> Option<Vec<&'static str>> {
     Some(match name {
         "sip" | "rtp" | "dialplan" | "checks" => vec![],

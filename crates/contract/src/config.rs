@@ -1,4 +1,4 @@
-//! Configuration as it reaches a process: entries, snapshots, deltas and versions (design: "How configuration flows").
+//! Configuration as it reaches a process: entries, snapshots, deltas and versions (ARCHITECTURE.md, "How configuration flows").
 //!
 //! An entry is what one resource compiles to for one kind of service. Services know nothing of Kubernetes: an entry
 //! holds plain values, HA1s instead of passwords.

@@ -1,4 +1,4 @@
-//! What is believed of a message from outside (design: "Trust").
+//! What is believed of a message from outside (ARCHITECTURE.md, "Trust").
 //!
 //! Route and Request-URI choose a target only by a token of ours; what only we or a trusted trunk may assert is removed.
 

@@ -479,7 +479,7 @@ impl std::fmt::Debug for Core {
     }
 }
 
-/// 503, the phones spread over the next half minute (design: "Store gone").
+/// 503, the phones spread over the next half minute (ARCHITECTURE.md).
 fn unavailable(to_tag: String, rng: &mut dyn RngCore) -> Reply {
     Reply::new(503, to_tag).header(Name::RetryAfter, rng.random_range(5..=30).to_string())
 }

@@ -1,4 +1,4 @@
-//! Records: what is confirmed stands in the store before anybody is told (design: ownership).
+//! Records: what is confirmed stands in the store before anybody is told (ARCHITECTURE.md).
 
 use crate::call::CallKey;
 use crate::core::{AfterSave, Core, Saving, Then, Turn};

@@ -221,7 +221,8 @@ impl Core {
             return Err(Refusal::plain(420).with(Name::Unsupported, required.join(", ")));
         }
         let own = trust::own_routes(request, flow.local, &self.listeners, turn.view.keys);
-        if own.foreign {
+        // Behind a pair of ours stand the routes that the far server recorded: the pair chooses where it goes, they are its.
+        if own.foreign && own.pair.is_none() {
             return Err(Refusal::new(403, "Foreign Route"));
         }
         let in_dialog = request.to().is_ok_and(|to| to.tag().is_some());

@@ -78,6 +78,12 @@ fn a_dispatched_call_stays_between_the_two_sides() {
         assert_eq!((to.remote, message.header(Name::Route)), (addr(A), None), "{method}");
         assert_eq!(message.uri(), Some("sip:911@10.9.9.9"));
     }
+    // A destination that records a route of its own finds it again, and nothing else is chosen by it.
+    let routed = format!("{caller}Route: <sip:10.9.9.8;lr>\r\n");
+    let out = rig.outside(udp(PHONE), &tagged(request("BYE", "sip:911@10.9.9.9", "r", &routed)));
+    let (to, bytes) = to_outside(&out).remove(0);
+    let route = Message::parse(&bytes).unwrap().header(Name::Route).map(str::to_owned);
+    assert_eq!((to.remote, route.as_deref()), (addr(A), Some("<sip:10.9.9.8;lr>")));
     let bye = tagged(request("BYE", "sip:8005@127.0.0.1:40000", "z", &callee));
     let (to, _) = to_outside(&rig.outside(udp(A), &bye)).remove(0);
     assert_eq!(to.remote, addr(PHONE));

@@ -1,4 +1,4 @@
-//! The trust rules (design 3): what an outsider cannot do.
+//! The trust rules (ARCHITECTURE.md, "Trust"): what an outsider cannot do.
 
 use super::*;
 use crate::record_route;
