@@ -7,10 +7,7 @@ use std::net::SocketAddr;
 
 /// Headers of the 200: what the PBX behind us takes.
 pub const CAPABILITIES: [(Name, &str); 4] = [
-    (
-        Name::Allow,
-        "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, INFO, UPDATE, PRACK, NOTIFY, SUBSCRIBE, REFER, MESSAGE",
-    ),
+    (Name::Allow, "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, REGISTER"),
     (Name::Accept, "application/sdp"),
     (Name::Supported, "path"),
     (Name::AcceptLanguage, "en"),

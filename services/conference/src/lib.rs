@@ -1,5 +1,5 @@
-//! The conference service: answers a leg with its own media. An echo test, tones and prompts; rooms, music on hold
-//! and callback come here later. What an address asks for stands in [`program`].
+//! The conference service: answers a leg with its own media. An echo test, tones and prompts; there are
+//! no rooms, no music on hold and no callback yet. What an address asks for stands in [`program`].
 
 pub mod core;
 pub mod driver;

@@ -235,8 +235,8 @@ impl Core {
         Some((branch, via))
     }
 
-    /// The request as it goes on: slices of what came, and what a proxy adds (RFC 3261 16.6) and removes (design:
-    /// "Trust").
+    /// The request as it goes on: slices of what came, and what a proxy adds (RFC 3261 16.6) and removes: what an outsider
+    /// may not say, and what only our own processes read.
     pub(super) fn rewrite(
         &self,
         turn: &Turn<'_>,

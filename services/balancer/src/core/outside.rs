@@ -5,6 +5,7 @@ use super::{Core, Hop, Turn};
 use crate::counters::Counter;
 use crate::{options, refuse, trust, via};
 use bytes::Bytes;
+use contract::peers::PeerState;
 use contract::{Flow, Service, Transport};
 use sip::edit::Edit;
 use sip::header::NameAddr;
@@ -204,7 +205,9 @@ impl Core {
         let busy = || Refusal::plain(503).with(Name::RetryAfter, self.limits.retry_after.to_string());
         let uri = Uri::parse(request.uri().unwrap_or_default()).map_err(|_| Refusal::plain(400))?;
         if options::is_for_us(request, &uri, flow.local, &self.listeners) {
-            if self.setup.version.is_none() {
+            // Who probes us sends its calls elsewhere before we refuse them.
+            let me = turn.view.peers.get(self.me.process);
+            if self.setup.version.is_none() || me.is_some_and(|p| p.state == PeerState::Draining) {
                 return Err(busy());
             }
             let capable = |r: Refusal, (name, value): &(Name, &str)| r.with(*name, *value);

@@ -183,7 +183,15 @@ fn options_to_ourselves_say_whether_we_are_ready() {
     assert_eq!(statuses(&out), [200]);
     let message = to_outside(&out).remove(0).1;
     let message = Message::parse(&message).unwrap();
-    assert!(message.header(Name::Allow).unwrap().contains("INVITE") && message.to().unwrap().tag().is_some());
+    assert_eq!(message.header(Name::Allow), Some("INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, REGISTER"));
+    assert!(message.to().unwrap().tag().is_some());
+    // A neighbour's drain is not ours.
+    for (process, status) in [(ProcessId(77), 200), (BALANCER, 503)] {
+        rig.peers.0.retain(|p| p.process != process);
+        rig.peers.0.push(Peer { state: PeerState::Draining, ..peer(Service::Balancer, process) });
+        let probe = request("OPTIONS", "sip:s@127.0.0.1:5060", &format!("drain{status}"), "");
+        assert_eq!(statuses(&rig.outside(udp(PHONE), &probe)), [status], "{process:?} drains");
+    }
     // Somebody else's OPTIONS is not ours to answer.
     let out = rig.outside(udp(PHONE), &request("OPTIONS", "sip:8006@pbx.example", "p", ""));
     assert_eq!(to_inside(&out).len(), 1);
