@@ -7,7 +7,7 @@ CARGO ?= cargo
 # What each stage took is printed, so that a slow one is seen when it becomes slow.
 stage = @stage() { local from=$$SECONDS; echo "== $$1"; shift; "$$@" || exit $$?; echo "== took $$((SECONDS - from)) s"; }; stage
 
-.PHONY: help tools check fmt clippy arrows generated build test unit e2e-serve bench fuzz generate
+.PHONY: help tools check fmt clippy arrows generated test unit e2e-serve bench fuzz generate
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,10 +29,7 @@ arrows:
 generated:
 	$(stage) "generated files" $(CARGO) run --release --locked --quiet -p kubepbx -- generate --check crds
 
-build: ## Build everything on the one tree that tests use
-	$(stage) build $(CARGO) build --release --locked --workspace --all-targets
-
-test: tools check build unit e2e-serve ## Everything that needs no cluster: check, units, contracts, real phones
+test: tools check unit e2e-serve ## Everything that needs no cluster: check, units, contracts, real phones
 
 unit: ## Units, contracts (real Redis), torture messages, a bounded fuzz run
 	$(stage) "units and contracts" $(CARGO) test --release --locked --workspace --exclude e2e
