@@ -51,7 +51,7 @@ impl Folder {
     pub fn load(&mut self, files: &[Source]) -> Update {
         let mut problems = Vec::new();
         let mut broken = BTreeSet::new();
-        let mut now: BTreeMap<String, Manifest> = BTreeMap::new();
+        let mut claims: BTreeMap<String, Vec<Manifest>> = BTreeMap::new();
         let mut namespace: Option<String> = None;
         for file in files {
             let parsed = self.judge.parse(file);
@@ -70,10 +70,15 @@ impl Folder {
                     (None, Some(_)) => namespace.clone_from(&manifest.namespace),
                     _ => {}
                 }
-                self.admit(manifest, &mut now, &mut problems);
+                claims.entry(manifest.id()).or_default().push(manifest);
             }
         }
         self.stale.clear();
+        let mut now: BTreeMap<String, Manifest> = BTreeMap::new();
+        for (id, claims) in claims {
+            let manifest = self.settle(&id, claims, &mut problems);
+            now.insert(id, manifest);
+        }
         for (id, manifest) in &self.manifests {
             if broken.contains(&manifest.origin.file) && !now.contains_key(id) {
                 now.insert(id.clone(), manifest.clone());
@@ -95,26 +100,30 @@ impl Folder {
         &self.compiler
     }
 
-    /// Puts a manifest among the present ones, unless one of its kind and name is there. Of two, the file that had it
-    /// before keeps it, else the first.
-    fn admit(&self, manifest: Manifest, now: &mut BTreeMap<String, Manifest>, problems: &mut Vec<Problem>) {
-        let id = manifest.id();
-        let Some(first) = now.get(&id) else {
-            now.insert(id, manifest);
-            return;
-        };
-        let holder = self.manifests.get(&id).map(|holder| holder.origin.file.as_str());
-        let stays = Some(manifest.origin.file.as_str()) == holder && Some(first.origin.file.as_str()) != holder;
-        let (kept, other) = if stays { (&manifest, first) } else { (first, &manifest) };
-        let place = format!("{}:{}", kept.origin.file, kept.origin.line("metadata.name"));
-        let message = match id.split_once('/') {
-            Some(("Dialplan", name)) => format!("the context {name:?} is defined twice, here and at {place}: keep one"),
-            _ => format!("is defined twice, here and at {place}: keep one"),
-        };
-        problems.push(problem(other, "metadata.name", message));
-        if stays {
-            now.insert(id, manifest);
+    /// Of the manifests with one kind and name, the one that holds it; the others are problems. It stays with the file
+    /// that had it and, within that, with the one that says what it said: which of several stands first there says
+    /// nothing, a copy is as easily put before as after. When none of them says it any more, nobody can tell which was
+    /// the holder, and it stays as it was. A name that nobody had goes to the first.
+    fn settle(&mut self, id: &str, mut claims: Vec<Manifest>, problems: &mut Vec<Problem>) -> Manifest {
+        let mut kept = 0;
+        if let Some(holder) = self.manifests.get(id).filter(|_| claims.len() > 1) {
+            let of_file = |claim: &Manifest| claim.origin.file == holder.origin.file;
+            let same = claims.iter().position(|claim| of_file(claim) && claim.content == holder.content);
+            match (same, claims.iter().filter(|claim| of_file(claim)).count()) {
+                (Some(same), _) => kept = same,
+                (None, 0) => {}
+                (None, 1) => kept = claims.iter().position(of_file).unwrap_or(0),
+                (None, _) => {
+                    let holder = holder.clone();
+                    self.stale.insert(id.to_owned());
+                    twice(id, &claims[0], &claims[1..], problems);
+                    return holder;
+                }
+            }
         }
+        let manifest = claims.remove(kept);
+        twice(id, &manifest, &claims, problems);
+        manifest
     }
 
     /// What leads from the manifests that the compiler has to these.
@@ -166,6 +175,18 @@ impl Folder {
             _ => false,
         };
         found.into_iter().filter(|(finding, _)| !follows(finding)).map(|(_, problem)| problem).collect()
+    }
+}
+
+/// Says of each of the others that this one has the name.
+fn twice(id: &str, kept: &Manifest, others: &[Manifest], problems: &mut Vec<Problem>) {
+    let place = format!("{}:{}", kept.origin.file, kept.origin.line("metadata.name"));
+    for other in others {
+        let message = match id.split_once('/') {
+            Some(("Dialplan", name)) => format!("the context {name:?} is defined twice, here and at {place}: keep one"),
+            _ => format!("is defined twice, here and at {place}: keep one"),
+        };
+        problems.push(problem(other, "metadata.name", message));
     }
 }
 

@@ -204,6 +204,65 @@ fn of_two_the_file_that_had_it_keeps_it() {
     assert!(update.delta.router.is_none());
 }
 
+/// A second document of a name, put before or after the one that has it, in the same file or in another that comes
+/// before or after, at first and again: the one that was live stays, and the other is told.
+#[test]
+fn of_two_in_one_file_the_one_that_was_there_keeps_it() {
+    let (old, new) = (context("inside", "1"), context("inside", "2"));
+    let join = |documents: &[&str]| documents.join("---\n");
+    for (name, files, line) in [
+        ("before", vec![source("f.yaml", &join(&[&new, &old]))], "f.yaml:4"),
+        ("after", vec![source("f.yaml", &join(&[&old, &new]))], "f.yaml:14"),
+        ("around", vec![source("f.yaml", &join(&[&new, &old, &new]))], "f.yaml:4"),
+        ("file before", vec![source("a.yaml", &new), source("f.yaml", &old)], "a.yaml:4"),
+        ("file after", vec![source("f.yaml", &old), source("g.yaml", &new)], "g.yaml:4"),
+        ("same elsewhere", vec![source("a.yaml", &old), source("f.yaml", &join(&[&new, &old]))], "a.yaml:4"),
+    ] {
+        let mut folder = Folder::new(1);
+        folder.load(&[source("f.yaml", &old)]);
+        for again in 0..2 {
+            let update = folder.load(&files);
+            assert!(update.keeps_out() && update.delta.is_empty(), "{name} {again}: {:?}", update.problems);
+            assert!(
+                lines(&update)[0].starts_with(&format!("{line}: Dialplan/inside")),
+                "{name}: {:?}",
+                update.problems
+            );
+        }
+        // The good file again, then a good change: nothing of the mistake is left.
+        let update = folder.load(&[source("f.yaml", &old)]);
+        assert_eq!(lines(&update), [""; 0], "{name}");
+        assert!(update.delta.is_empty(), "{name}");
+        let update = folder.load(&[source("f.yaml", &new)]);
+        assert_eq!(update.delta.router.unwrap().put.keys().collect::<Vec<_>>(), ["Dialplan/inside"], "{name}");
+    }
+}
+
+/// The one that was there is changed in the same breath: which of the two it was cannot be told, so it stays as it was,
+/// and goes when both are gone.
+#[test]
+fn of_two_that_are_both_new_neither_is_taken() {
+    let mut folder = Folder::new(1);
+    folder.load(&[source("f.yaml", &context("inside", "1"))]);
+    let both = [source("f.yaml", &format!("{}---\n{}", context("inside", "2"), context("inside", "3")))];
+    for again in 0..2 {
+        let update = folder.load(&both);
+        assert!(update.delta.is_empty(), "{again}");
+        assert_eq!(
+            lines(&update),
+            [
+                "f.yaml:14: Dialplan/inside metadata.name: the context \"inside\" is defined twice, here and at f.yaml:4: keep one"
+            ],
+            "{again}"
+        );
+    }
+    let update = folder.load(&[source("f.yaml", &context("inside", "3"))]);
+    assert_eq!((lines(&update), update.delta.router.unwrap().put.len()), (vec![], 1));
+    folder.load(&both);
+    let update = folder.load(&[source("f.yaml", &context("other", "3"))]);
+    assert_eq!(update.delta.router.unwrap().delete, ["Dialplan/inside"]);
+}
+
 #[test]
 fn one_namespace() {
     let one = context("a", "1").replace("name: a", "name: a\n  namespace: x");
