@@ -111,7 +111,7 @@ pub struct Dial {
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 1024)))]
     pub to: Vec<String>,
 
-    /// How long it may ring, such as 30s. Without it until the caller gives up.
+    /// How long it may ring, such as 30s. Without it 10 minutes, or until the caller gives up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
 }

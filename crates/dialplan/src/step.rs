@@ -67,7 +67,7 @@ impl Step {
 pub struct Dial {
     /// Targets as Asterisk writes them (`PJSIP/8006`); after substitution each may name several, joined by `&`.
     pub to: Vec<Template>,
-    /// How long it may ring; without it until the caller gives up. In JSON whole milliseconds.
+    /// How long it may ring; without it the router's ring limit, 10 minutes. In JSON whole milliseconds.
     #[serde(default, with = "millis", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
 }
