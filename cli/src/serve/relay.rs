@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use media::MediaHandle;
 use runtime::Metrics;
 use runtime::media::{MediaControl, MediaError};
+use runtime::metrics::{Counter, Gauge};
 use runtime::source::Subscription;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,15 +20,37 @@ impl MediaControl for Relay {
     }
 }
 
-/// Keeps the gauges `kubepbx_media_*` at what the relay counts.
+/// Keeps `kubepbx_media_*` at what the relay counts: counters where the name ends in `_total`, else gauges.
 pub async fn measure(handle: MediaHandle, metrics: Metrics) -> anyhow::Result<()> {
-    let mut gauges = BTreeMap::new();
+    let mut figures = BTreeMap::new();
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     loop {
         tick.tick().await;
         for (name, help, value) in handle.counters().table() {
-            let gauge = gauges.entry(name).or_insert_with(|| metrics.gauge(&format!("media_{name}"), help));
-            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            figures.entry(name).or_insert_with(|| Figure::new(&metrics, name, help)).set(value);
+        }
+    }
+}
+
+/// One of the relay's figures as a metric.
+enum Figure {
+    Now(Gauge),
+    /// A counter only goes up.
+    Ever(Counter),
+}
+
+impl Figure {
+    fn new(metrics: &Metrics, name: &str, help: &str) -> Self {
+        match name.strip_suffix("_total") {
+            Some(name) => Self::Ever(metrics.counter(&format!("media_{name}"), help)),
+            None => Self::Now(metrics.gauge(&format!("media_{name}"), help)),
+        }
+    }
+
+    fn set(&self, value: u64) {
+        match self {
+            Self::Now(gauge) => _ = gauge.set(i64::try_from(value).unwrap_or(i64::MAX)),
+            Self::Ever(counter) => _ = counter.inc_by(value.saturating_sub(counter.get())),
         }
     }
 }

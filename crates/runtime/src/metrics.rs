@@ -1,9 +1,9 @@
 //! Metrics: a thin wrapper over `prometheus-client` that prefixes names with `kubepbx_`.
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
-use prometheus_client::metrics::counter::Counter;
+pub use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
-use prometheus_client::metrics::gauge::Gauge;
+pub use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 use std::any::Any;
@@ -46,7 +46,8 @@ impl Metrics {
             return known.downcast_ref::<M>().cloned().unwrap_or_else(make);
         }
         let metric = make();
-        inner.registry.register(name, help, metric.clone());
+        // The registry ends each help text with a dot of its own.
+        inner.registry.register(name, help.trim_end_matches('.'), metric.clone());
         inner.known.insert(name.to_owned(), Box::new(metric.clone()));
         metric
     }
@@ -126,12 +127,13 @@ mod tests {
         let metrics = Metrics::new();
         metrics.counter("calls", "Calls begun.").inc();
         metrics.counter("calls", "Calls begun.").inc();
-        metrics.gauge("bindings", "Bindings held.").set(7);
+        metrics.gauge("bindings", "Bindings held").set(7);
         count(&metrics.reasons("drops", "Dropped."), "queue_full");
         let text = metrics.encode();
         assert!(text.contains("kubepbx_calls_total 2\n"), "{text}");
         assert!(text.contains("kubepbx_bindings 7\n"), "{text}");
         assert!(text.contains("kubepbx_drops_total{reason=\"queue_full\"} 1\n"), "{text}");
-        assert_eq!(text.matches("# HELP kubepbx_calls").count(), 1);
+        assert_eq!(text.matches("# HELP kubepbx_calls Calls begun.\n").count(), 1, "{text}");
+        assert!(text.contains("# HELP kubepbx_bindings Bindings held.\n"), "{text}");
     }
 }

@@ -47,6 +47,21 @@ fn two_baresip_phones_hear_each_other_and_the_callee_hangs_up() {
     two_baresips(true);
 }
 
+/// Each help text ends with one dot, and what ends in `_total` is a counter (whose TYPE line has the name without it).
+fn metrics_are_well_formed(text: &str) {
+    let helps: Vec<&str> = text.lines().filter(|line| line.starts_with("# HELP ")).collect();
+    assert!(helps.len() > 15, "{text}");
+    for help in helps {
+        assert!(help.ends_with('.') && !help.ends_with(".."), "{help}");
+    }
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let totals: Vec<&str> = samples.filter_map(|line| line.split(['{', ' ']).next()?.strip_suffix("_total")).collect();
+    assert!(totals.contains(&"kubepbx_media_packets") && totals.contains(&"kubepbx_router_events"), "{text}");
+    for name in totals {
+        assert!(text.contains(&format!("# TYPE {name} counter\n")), "{name}_total is no counter:\n{text}");
+    }
+}
+
 fn near(value: &serde_json::Value, hz: f64) -> bool {
     value.as_f64().is_some_and(|heard| (heard - hz).abs() < 10.0)
 }
@@ -64,6 +79,7 @@ fn two_kubepbx_phones_hear_each_other() {
     assert_eq!(heard["calls"][0]["packets_lost"], 0, "{heard}");
     assert_eq!(heard["calls"][0]["ended_by_remote"], true);
     pbx.idle().unwrap();
+    metrics_are_well_formed(&pbx.get("/metrics").unwrap());
 }
 
 #[test]
