@@ -18,6 +18,8 @@ struct Mistake {
     bad: &'static str,
     /// The last line that has this is the one that is reported.
     at: &'static str,
+    /// While it runs, the first line that has it is: the last one is what was live before.
+    first_while_running: bool,
     /// What is said of it, after file and line.
     said: &'static str,
 }
@@ -29,6 +31,7 @@ const MISTAKES: [Mistake; 6] = [
         good: "  codecs: [ulaw]\n",
         bad: "  codecs: [ulaw]\n  codec: ulaw\n",
         at: "  codec: ulaw",
+        first_while_running: false,
         said: "PbxEndpoint/8005 spec.codec: unknown field \"codec\": did you mean codecs?",
     },
     Mistake {
@@ -37,6 +40,7 @@ const MISTAKES: [Mistake; 6] = [
         good: "_80XX\n",
         bad: "_80[X\n",
         at: "_80[X",
+        first_while_running: false,
         said: "Dialplan/from-external spec.extensions[0].pattern: bad pattern \"_80[X\": '[' without ']'",
     },
     Mistake {
@@ -45,6 +49,7 @@ const MISTAKES: [Mistake; 6] = [
         good: "{name: phones, key: \"8006\"}",
         bad: "{name: telephones, key: \"8006\"}",
         at: "telephones",
+        first_while_running: false,
         said: "PbxEndpoint/8006 spec.auth.passwordSecretRef.name: there is no Secret \"telephones\": write one with the key \"8006\"",
     },
     Mistake {
@@ -53,6 +58,7 @@ const MISTAKES: [Mistake; 6] = [
         good: "username: \"8006\"",
         bad: "username: \"8005\"",
         at: "username: \"8005\"",
+        first_while_running: false,
         said: "PbxEndpoint/8006 spec.auth.username: the username \"8005\" belongs to PbxEndpoint/8005: choose another",
     },
     Mistake {
@@ -62,6 +68,7 @@ const MISTAKES: [Mistake; 6] = [
         bad: "apiVersion: kubepbx.io/v1alpha1\nkind: Dialplan\nmetadata: {name: from-external}\nspec:\n  extensions:\n  \
               - pattern: \"1\"\n    steps: [hangup: {}]\n---\napiVersion:",
         at: "name: from-external",
+        first_while_running: true,
         said: "Dialplan/from-external metadata.name: the context \"from-external\" is defined twice, here and at ",
     },
     Mistake {
@@ -70,20 +77,24 @@ const MISTAKES: [Mistake; 6] = [
         good: "  - pattern: _80XX\n",
         bad: "  - pattern: _80XX\n    steps: [hangup: {}]\n  - pattern: _80[0-9]X\n",
         at: "_80[0-9]X",
+        first_while_running: false,
         said: "Dialplan/from-external spec.extensions[1].pattern: pattern \"_80[0-9]X\" stands here a second time (first as \"_80XX\"): keep one",
     },
 ];
 
 impl Mistake {
-    /// Writes the mistake into the folder; returns the file's text before, and how the message begins.
-    fn make(&self, dir: &Path) -> (String, String) {
+    /// Writes the mistake into the folder of a PBX that runs, or does not yet; returns how the message begins.
+    fn make(&self, dir: &Path, running: bool) -> String {
         let path = dir.join(self.file);
         let good = std::fs::read_to_string(&path).unwrap();
         let bad = good.replacen(self.good, self.bad, 1);
         assert_ne!(good, bad, "{}", self.name);
-        let line = bad.lines().collect::<Vec<_>>().iter().rposition(|l| l.contains(self.at)).unwrap() + 1;
-        std::fs::write(&path, bad).unwrap();
-        (good, format!("{}:{line}: {}", path.display(), self.said))
+        let lines: Vec<&str> = bad.lines().collect();
+        let has = |line: &&str| line.contains(self.at);
+        let first = running && self.first_while_running;
+        let line = if first { lines.iter().position(has) } else { lines.iter().rposition(has) }.unwrap() + 1;
+        std::fs::write(&path, &bad).unwrap();
+        format!("{}:{line}: {}", path.display(), self.said)
     }
 }
 
@@ -96,11 +107,11 @@ fn fails(args: &[&str]) -> String {
     eventually("a message", SOON, || Some(process.stderr()).filter(|text| text.ends_with('\n'))).unwrap()
 }
 
-/// 8005 calls this number, which answers.
-fn call(pbx: &Pbx, to: &str) {
+/// 8005 calls this number, which answers; `when` is told if it does not.
+fn call(pbx: &Pbx, to: &str, when: &str) {
     let options = ["--to", to, "--seconds", "0.1"];
     let (ok, report) = Phone::start("call", pbx.sip, "8005", &options).unwrap().report(SOON).unwrap();
-    assert!(ok, "{report}");
+    assert!(ok, "{when}: {report}");
 }
 
 #[test]
@@ -108,7 +119,7 @@ fn a_mistake_at_the_start_is_one_message_and_an_exit_status() {
     for mistake in &MISTAKES {
         let dir = e2e::pbx::folder().unwrap();
         let manifests = dir.path().join("pbx");
-        let (_, message) = mistake.make(&manifests);
+        let message = mistake.make(&manifests, false);
         let path = manifests.to_str().unwrap();
         let (sip, http) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
         for args in [&["check", path][..], &["serve", path, "--sip", &sip, "--http", &http, "--state", "none"]] {
@@ -117,6 +128,40 @@ fn a_mistake_at_the_start_is_one_message_and_an_exit_status() {
             assert_eq!(said.lines().count(), 1, "{}:\n{said}", mistake.name);
         }
     }
+}
+
+/// Waits until this was printed so many times.
+fn printed(pbx: &Pbx, text: &str, times: usize, when: &str) {
+    let all = || pbx.process.stdout() + &pbx.process.stderr();
+    let there = || Some(()).filter(|()| all().matches(text).count() >= times);
+    let waited = eventually(text, SOON, there);
+    assert!(waited.is_ok(), "{when}: not printed {times} times: {text}\n{}", all());
+}
+
+#[test]
+fn a_mistake_while_it_runs_is_told_and_what_was_good_stays() {
+    let pbx = Pbx::first_call(&[]).unwrap();
+    let calls = (2 * MISTAKES.len()).to_string();
+    let mut callee = Phone::answering(pbx.sip, "8006", &["--calls", &calls]).unwrap();
+    let manifests = pbx.dir.path().join("pbx");
+    let dialplan = manifests.join("dialplan.yaml");
+    for (number, mistake) in MISTAKES.iter().enumerate() {
+        let (name, file) = (mistake.name, manifests.join(mistake.file));
+        let good = std::fs::read_to_string(&file).unwrap();
+        let message = mistake.make(&manifests, true);
+        printed(&pbx, &message, 1, name);
+        printed(&pbx, "what was good there stays live", number + 1, name);
+        call(&pbx, "8006", name);
+        // The mistake is mended, and one more number dialled: 700, 701, ...
+        std::fs::write(&file, good).unwrap();
+        let more = format!("  - pattern: \"70{number}\"\n    steps:\n    - dial: {{to: [PJSIP/8006]}}\n");
+        let text = std::fs::read_to_string(&dialplan).unwrap() + &more;
+        std::fs::write(&dialplan, text).unwrap();
+        printed(&pbx, "changes are live", number + 1, name);
+        call(&pbx, &format!("70{number}"), &format!("mended: {name}"));
+    }
+    let (ok, report) = callee.report(SOON).unwrap();
+    assert!(ok, "{report}");
 }
 
 #[test]
@@ -133,7 +178,7 @@ fn a_good_change_is_live_without_a_restart() {
     // Published, each service takes it up by itself, within a moment.
     let mut answering = || Phone::answering(pbx.sip, "8007", &[]).ok();
     let mut callee = eventually("8007 registers", SOON, &mut answering).unwrap();
-    call(&pbx, "8007");
+    call(&pbx, "8007", "after a change");
     assert!(callee.report(SOON).unwrap().0);
 }
 
@@ -189,7 +234,7 @@ fn asterisk_files_become_a_pbx() {
         assert!(notes.contains("--sip 0.0.0.0:5061"), "the transport is told: {notes}");
         let pbx = Pbx::of(&manifests, &[]).unwrap();
         let mut callee = Phone::answering(pbx.sip, "8006", &[]).unwrap();
-        call(&pbx, "8006");
+        call(&pbx, "8006", pjsip);
         assert!(callee.report(SOON).unwrap().0);
     }
 }
