@@ -1,0 +1,3 @@
+module kubepbx/cluster/door
+
+go 1.24.0
