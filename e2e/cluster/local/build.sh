@@ -33,6 +33,7 @@ build() {
   mkdir -p "$cache"
   (
     flock 9
+    rm -rf "$cache"/.half-*
     built "$(door_home)" make_door
     built "$(pause_home)" make_pause
     built "$(coredns_home)" make_coredns

@@ -1,0 +1,85 @@
+# shellcheck shell=bash
+# Processes of the cluster outlive the shell that starts them. Each is born into a control group of the cluster, and so
+# is all that it starts: to end them is to end what is in those groups, whatever forked from whom.
+
+# The roots of the control groups: one a hierarchy (version 1) or the one (version 2).
+cgroup_roots() {
+  if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+    echo /sys/fs/cgroup
+  else
+    local root
+    for root in /sys/fs/cgroup/*/; do
+      [ -e "$root/tasks" ] && [ ! -L "${root%/}" ] && echo "${root%/}"
+    done
+  fi
+}
+
+# Processes of ours in /kpbx/daemons, a node's pods in /kpbx/NODE.
+cgroups_up() {
+  local root group
+  while read -r root; do
+    for group in "$prefix" "$prefix/daemons" "${nodes[@]/#/$prefix/}"; do
+      mkdir -p "$root/$group"
+      # A new cpuset of version 1 is empty, and nothing may run in it.
+      [ ! -e "$root/$group/cpuset.mems" ] || [ -e "$root/cgroup.controllers" ] || {
+        cat "$root/cpuset.cpus" >"$root/$group/cpuset.cpus"
+        cat "$root/cpuset.mems" >"$root/$group/cpuset.mems"
+      }
+    done
+  done < <(cgroup_roots)
+}
+
+# daemon NAMESPACE NAME COMMAND...: starts it there (`machine`: no namespace), its output in a log, its number in a file.
+daemon() {
+  local namespace=$1 name=$2
+  shift 2
+  [ "$namespace" = machine ] || set -- nsenter --net="$(netns "$namespace")" "$@"
+  (
+    while read -r root; do echo "$BASHPID" >"$root/$prefix/daemons/cgroup.procs"; done < <(cgroup_roots)
+    echo "$BASHPID" >"$state/pids/$name"
+    exec setsid "$@" >>"$state/logs/$name.log" 2>&1 </dev/null 8>&- 9>&-
+  ) &
+  until_ok 5 test -s "$state/pids/$name"
+}
+
+pid_of() { cat "$state/pids/$1"; }
+
+# The control groups of the cluster, innermost first.
+cgroups() {
+  local root
+  while read -r root; do
+    [ ! -d "$root/$prefix" ] || find "$root/$prefix" -depth -type d
+  done < <(cgroup_roots)
+}
+
+# members: who lives in them.
+members() { cgroups | while read -r group; do cat "$group/cgroup.procs" 2>/dev/null || true; done | sort -un; }
+
+# A frozen group does not hear that it is to end.
+thaw() {
+  local group
+  while read -r group; do
+    [ ! -e "$group/freezer.state" ] || echo THAWED >"$group/freezer.state"
+    [ ! -e "$group/cgroup.freeze" ] || echo 0 >"$group/cgroup.freeze"
+  done < <(cgroups)
+}
+
+# Ends them all, at once: what they would tidy up is thrown away anyway.
+processes_down() {
+  local end=$((SECONDS + 20)) left
+  while left=$(members) && [ -n "$left" ]; do
+    thaw
+    [ "$SECONDS" -lt "$end" ] || fail "processes that do not end: ${left//$'\n'/ }"
+    # shellcheck disable=SC2086 # One a word.
+    kill -KILL $left 2>/dev/null || true
+    sleep 0.05
+  done
+}
+
+cgroups_down() {
+  local group
+  while read -r group; do
+    # A group is busy for a moment after its last process has gone.
+    until_ok 5 rmdir "$group"
+  done < <(cgroups)
+}
