@@ -2,6 +2,7 @@
 //!
 //! Nothing here opens a socket, reads a clock or draws a random number: bytes, time and entropy are arguments.
 
+mod breaks;
 pub mod build;
 pub mod dialog;
 pub mod digest;

@@ -3,6 +3,7 @@
 //! [`Message::parse`] checks only what framing needs; a field's value is read when somebody asks for it.
 //! [`Message::validate`] checks all that a server must refuse.
 
+use crate::breaks::Breaks;
 use crate::error::ParseError;
 use crate::header::{CSeq, Contact, NameAddr, Via};
 pub use crate::method::Method;
@@ -144,7 +145,8 @@ impl<'a> Message<'a> {
         let limit = buf.len().min(MAX_HEAD);
         let bytes = &buf[..limit];
         let cut = if buf.len() > limit { ParseError::HeadTooLarge } else { ParseError::LineEnd };
-        let start_end = line_end(bytes, 0).map_err(|e| not_sip(bytes, e.unwrap_or(cut)))?;
+        let mut breaks = Breaks::new(bytes);
+        let start_end = line_end(bytes, &mut breaks, 0).map_err(|e| not_sip(bytes, e.unwrap_or(cut)))?;
         // The encoding is checked once for the whole head, below; the start line decides first whether this
         // is SIP at all.
         let mut line = start_end + 2;
@@ -162,7 +164,7 @@ impl<'a> Message<'a> {
             // The line's end first, over all its folds: the next line then waits for no name to be found.
             let mut end = line;
             loop {
-                end = line_end(bytes, end).map_err(|e| not_sip(bytes, e.unwrap_or(cut)))?;
+                end = line_end(bytes, &mut breaks, end).map_err(|e| not_sip(bytes, e.unwrap_or(cut)))?;
                 if !matches!(bytes.get(end + 2), Some(b' ' | b'\t')) {
                     break;
                 }
@@ -542,16 +544,14 @@ fn name_at(bytes: &[u8], line: usize) -> Option<(u8, usize, usize)> {
 /// The offset of the CR that ends the line that holds `from`: `Err(None)` if the buffer ends before,
 /// `Err(Some(..))` at a lone CR or LF.
 #[inline]
-fn line_end(bytes: &[u8], from: usize) -> Result<usize, Option<ParseError>> {
-    let rest = bytes.get(from..).ok_or(None)?;
-    let mut at = from + memchr::memchr2(b'\r', b'\n', rest).ok_or(None)?;
+fn line_end(bytes: &[u8], breaks: &mut Breaks<'_>, from: usize) -> Result<usize, Option<ParseError>> {
+    let at = breaks.next(from).ok_or(None)?;
     // An escaped CR or LF is no quoted-pair (RFC 3261 25.1), so there is no other legal place for one.
     if bytes[at] == b'\n' {
         return Err(Some(ParseError::LineEnd));
     }
-    at += 1;
-    match bytes.get(at) {
-        Some(b'\n') => Ok(at - 1),
+    match bytes.get(at + 1) {
+        Some(b'\n') => Ok(at),
         Some(_) => Err(Some(ParseError::LineEnd)),
         None => Err(None),
     }

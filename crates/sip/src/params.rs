@@ -74,33 +74,44 @@ impl<'a> Params<'a> {
     #[inline]
     pub fn get(&self, name: &str) -> Option<Option<&'a str>> {
         let bytes = self.raw.as_bytes();
-        let mut at = usize::from(bytes.first() == Some(&b';'));
-        while at <= bytes.len() && !bytes.is_empty() {
-            while bytes.get(at).is_some_and(|b| is_blank(*b)) {
+        let (name, mut at) = (name.as_bytes(), 0);
+        while at < bytes.len() {
+            at += usize::from(bytes[at] == b';');
+            while at < bytes.len() && is_blank(bytes[at]) {
                 at += 1;
             }
             let past = at + name.len();
-            let hit = bytes.get(at..past).is_some_and(|n| n.eq_ignore_ascii_case(name.as_bytes()))
-                && bytes.get(past).is_none_or(|b| matches!(b, b'=' | b';') || is_blank(*b));
-            let from = if hit { past } else { at };
-            let mut end = from;
-            // To the semicolon that stands in no quotes.
-            loop {
-                match memchr::memchr2(b';', b'"', bytes.get(end..).unwrap_or_default()) {
-                    None => break end = bytes.len(),
-                    Some(n) if bytes[end + n] == b';' => break end += n,
-                    Some(n) => end += n + quoted_len(&self.raw[end + n..]).unwrap_or(bytes.len()),
+            if bytes.get(at..past).is_some_and(|n| n.eq_ignore_ascii_case(name)) {
+                let mut next = past;
+                while bytes.get(next).is_some_and(|b| is_blank(*b)) {
+                    next += 1;
+                }
+                match bytes.get(next) {
+                    None | Some(b';') => return Some(None),
+                    Some(b'=') => return Some(Some(self.value_at(next + 1))),
+                    Some(_) => {}
                 }
             }
-            if hit {
-                let rest = trim(&self.raw[from..end]);
-                if rest.is_empty() || rest.starts_with('=') {
-                    return Some(rest.strip_prefix('=').map(trim));
-                }
+            // Names and flags are short: a loop over bytes is done before a search over words has begun.
+            while at < bytes.len() && bytes[at] != b';' {
+                at += if bytes[at] == b'"' { quoted_len(&self.raw[at..]).unwrap_or(bytes.len()) } else { 1 };
             }
-            at = end + 1;
         }
         None
+    }
+
+    /// The value that begins at `at` and ends at the semicolon that stands in no quotes, without blanks around it.
+    #[inline]
+    fn value_at(&self, at: usize) -> &'a str {
+        let bytes = self.raw.as_bytes();
+        let mut end = at;
+        while let Some(n) = bytes.get(end..).and_then(|rest| memchr::memchr2(b';', b'"', rest)) {
+            if bytes[end + n] == b';' {
+                return trim(&self.raw[at..end + n]);
+            }
+            end += n + quoted_len(&self.raw[end + n..]).unwrap_or(bytes.len());
+        }
+        trim(&self.raw[at..])
     }
 
     /// Every parameter in order.
