@@ -71,6 +71,12 @@ pub(crate) fn is_host_byte(b: u8) -> bool {
 #[inline]
 pub(crate) fn trim(s: &str) -> &str {
     let bytes = s.as_bytes();
+    if let ([first, ..], [.., last]) = (bytes, bytes)
+        && !is_blank(*first)
+        && !is_blank(*last)
+    {
+        return s;
+    }
     let mut start = 0;
     let mut end = bytes.len();
     while start < end && is_blank(bytes[start]) {
@@ -85,8 +91,10 @@ pub(crate) fn trim(s: &str) -> &str {
 /// Without blanks at the start.
 #[inline]
 pub(crate) fn trim_start(s: &str) -> &str {
-    let blanks = s.bytes().take_while(|b| is_blank(*b)).count();
-    &s[blanks..]
+    match s.as_bytes() {
+        [first, ..] if is_blank(*first) => &s[s.bytes().take_while(|b| is_blank(*b)).count()..],
+        _ => s,
+    }
 }
 
 /// The length of the quoted string that `s` begins with, both quotes included; none if it is not closed.
@@ -155,22 +163,20 @@ impl<'a> Iterator for Values<'a> {
     }
 }
 
-/// Digits only, of at most `max`; leading zeros are legal.
+/// Digits only, of at most `max`, which is below 2^32; leading zeros are legal.
 #[inline]
 pub(crate) fn number(s: &str, max: u64) -> Option<u64> {
     if s.is_empty() {
         return None;
     }
+    // Where a number stays that is too large, so that more digits never bring it round to a small one.
+    const PAST: u64 = 1 << 32;
     let mut n: u64 = 0;
+    let mut good = true;
     for b in s.bytes() {
         let digit = b.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        n = n.checked_mul(10)?.checked_add(u64::from(digit))?;
-        if n > max {
-            return None;
-        }
+        good &= digit <= 9;
+        n = (n * 10 + u64::from(digit)).min(PAST);
     }
-    Some(n)
+    (good && n <= max).then_some(n)
 }
