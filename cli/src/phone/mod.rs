@@ -1,7 +1,8 @@
 //! `kubepbx phone`: a test phone over our own `sip` and `rtp`, for any SIP server.
 //!
 //! Prints one JSON object: how each call was set up, packets, loss, jitter, the longest gap, and the tone that it heard.
-//! Exit status 0 when all calls (or the registration) succeeded, else 1.
+//! Exit status 0 when all calls (or the registration) succeeded, else 1. A phone that answers takes its contact away when
+//! it ends. SIGINT and SIGTERM hang up first; a second one ends it at once.
 
 mod audio;
 mod report;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::UdpSocket;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use audio::{Audio, AudioReport, Play};
@@ -28,7 +30,7 @@ use ua::{Account, CallId, Out, Ua};
 pub enum PhoneCommand {
     /// Call --to and talk for --seconds
     Call(PhoneArgs),
-    /// Register, answer --calls calls, and end when they are over
+    /// Register, answer --calls calls, unregister and end when they are over
     Answer(PhoneArgs),
     /// Register and leave; the binding stays until it expires
     Register(PhoneArgs),
@@ -132,7 +134,12 @@ struct Phone {
     finished: mpsc::Sender<(CallId, AudioReport)>,
     /// Calls whose audio is being counted up.
     closing: HashMap<CallId, CallReport>,
+    /// Asked to end before all was done: calls have until then to be hung up.
+    stopping: Option<Duration>,
 }
+
+/// How long what ends a call or a registration is sent again at most.
+const LAST_WORDS: Duration = Duration::from_secs(8);
 
 /// The address that packets to `to` leave from.
 async fn route_to(to: SocketAddr) -> anyhow::Result<UdpSocket> {
@@ -169,8 +176,11 @@ async fn drive(mode: Mode, args: PhoneArgs) -> anyhow::Result<Report> {
         begun: 0,
         finished,
         closing: HashMap::new(),
+        stopping: None,
         args,
     };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     if mode != Mode::Call {
         phone.ua.register(clock.now().mono, &mut rng);
     }
@@ -184,17 +194,27 @@ async fn drive(mode: Mode, args: PhoneArgs) -> anyhow::Result<Report> {
         while let Some(out) = phone.ua.poll(now) {
             phone.act(out, &socket, now).await?;
         }
-        if phone.is_over() {
-            linger(&mut phone.ua, &socket, &clock, &mut rng).await;
+        if phone.is_over() || phone.stopping.is_some_and(|limit| now >= limit) {
+            if mode == Mode::Answer && phone.report.registered == Some(200) {
+                phone.ua.unregister(now, &mut rng);
+            }
+            tokio::select! {
+                () = linger(&mut phone.ua, &socket, &clock, &mut rng) => {}
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
             return Ok(phone.report);
         }
-        if now >= patience {
-            phone.report.gave_up = true;
-            return Ok(phone.report);
+        if now >= patience && phone.stopping.is_none() {
+            phone.stop(now, &mut rng);
+            continue;
         }
         let due = phone.calls.values().flat_map(|c| [c.hang_up_at, c.rings.as_ref().map(|(at, ..)| *at)]).flatten();
-        let until = due.chain(phone.ua.deadline()).chain([patience]).min().unwrap_or(patience);
+        let end = phone.stopping.unwrap_or(patience);
+        let until = due.chain(phone.ua.deadline()).chain([end]).min().unwrap_or(end);
         tokio::select! {
+            _ = terminate.recv() => phone.stop(clock.now().mono, &mut rng),
+            _ = interrupt.recv() => phone.stop(clock.now().mono, &mut rng),
             () = tokio::time::sleep_until(clock.instant(until)) => {}
             Some((call, audio)) = audio_done.recv() => phone.count(call, audio),
             got = socket.recv_from(&mut buffer) => {
@@ -206,10 +226,11 @@ async fn drive(mode: Mode, args: PhoneArgs) -> anyhow::Result<Report> {
     }
 }
 
-/// Stays for half a second, and until our last BYE is answered (at most 8 s), so that what was lost is sent again.
+/// Stays for half a second, and until our last request is answered (at most [`LAST_WORDS`]), so that what was lost is sent
+/// again.
 async fn linger(ua: &mut Ua, socket: &UdpSocket, clock: &runtime::Clock, rng: &mut dyn RngCore) {
     let start = clock.now().mono;
-    let (least, most) = (start + Duration::from_millis(500), start + Duration::from_secs(8));
+    let (least, most) = (start + Duration::from_millis(500), start + LAST_WORDS);
     let mut buffer = vec![0; 65_535];
     loop {
         let now = clock.now().mono;
@@ -240,7 +261,20 @@ impl Phone {
         self.calls.len() + self.closing.len()
     }
 
+    /// Hangs up whatever is up; a second time it waits for nothing more.
+    fn stop(&mut self, now: Duration, rng: &mut dyn RngCore) {
+        self.report.gave_up = true;
+        self.stopping = Some(if self.stopping.is_some() { now } else { now + LAST_WORDS });
+        for call in self.calls.values_mut() {
+            (call.hang_up_at, call.rings) = (Some(now), None);
+        }
+        self.hang_up_due(now, rng);
+    }
+
     fn is_over(&self) -> bool {
+        if self.stopping.is_some() && self.active() == 0 {
+            return true;
+        }
         match self.mode {
             Mode::Register => self.report.registered.is_some(),
             Mode::Call => self.begun == self.args.calls && self.active() == 0,
@@ -253,7 +287,8 @@ impl Phone {
 
     async fn begin_calls(&mut self, now: Duration, rng: &mut dyn RngCore) -> anyhow::Result<()> {
         let parallel = self.args.parallel.unwrap_or(self.args.calls);
-        while self.mode == Mode::Call && self.begun < self.args.calls && self.active() < parallel {
+        let calling = self.mode == Mode::Call && self.stopping.is_none();
+        while calling && self.begun < self.args.calls && self.active() < parallel {
             let socket = UdpSocket::bind((self.local, 0)).await?;
             let offer = rtp::sdp::offer(socket.local_addr()?, &codecs(), rng.next_u64() >> 2, 1);
             let to = self.args.to.clone().unwrap_or_default();

@@ -64,6 +64,10 @@ enum Purpose {
     Register {
         tries: u8,
     },
+    /// A REGISTER that takes our contact away: whatever the answer, we are gone.
+    Unregister {
+        tries: u8,
+    },
     Invite(CallId),
     /// A BYE: its answer changes nothing.
     Other,
@@ -119,10 +123,17 @@ impl Ua {
 
     /// Starts a registration; [`Out::Registered`] follows.
     pub(crate) fn register(&mut self, now: Duration, rng: &mut dyn RngCore) {
-        self.send_register(None, 0, now, rng);
+        self.send_register(None, Purpose::Register { tries: 0 }, now, rng);
     }
 
-    fn send_register(&mut self, authorization: Option<String>, tries: u8, now: Duration, rng: &mut dyn RngCore) {
+    /// Takes our contact away; [`Ua::is_settled`] once that is answered.
+    pub(crate) fn unregister(&mut self, now: Duration, rng: &mut dyn RngCore) {
+        self.send_register(None, Purpose::Unregister { tries: 0 }, now, rng);
+    }
+
+    fn send_register(&mut self, authorization: Option<String>, purpose: Purpose, now: Duration, rng: &mut dyn RngCore) {
+        let stays = matches!(purpose, Purpose::Register { .. });
+        let expires = if stays { self.account.expires } else { 0 };
         self.register_cseq += 1;
         let aor = self.aor(&self.account.user);
         let request = build::request("REGISTER", &format!("sip:{}", self.account.server))
@@ -133,10 +144,10 @@ impl Ua {
             .header(Name::CallId, &self.register_call_id)
             .header(Name::CSeq, format!("{} REGISTER", self.register_cseq))
             .header(Name::Contact, self.contact())
-            .header(Name::Expires, self.account.expires.to_string())
+            .header(Name::Expires, expires.to_string())
             .header_opt(Name::Authorization, authorization)
             .finish();
-        if self.send(request, Purpose::Register { tries }, now).is_none() {
+        if self.send(request, purpose, now).is_none() && stays {
             self.out.push_back(Out::Registered(503));
         }
     }
@@ -199,12 +210,15 @@ impl Ua {
         self.finish(call, status, false);
     }
 
-    /// Hangs up: BYE where it was answered, CANCEL where it rings.
+    /// Hangs up: BYE where it was answered, CANCEL where it rings at the other side, 480 where it rings here.
     pub(crate) fn hang_up(&mut self, call: CallId, now: Duration, rng: &mut dyn RngCore) {
         let via = self.via(rng);
         let Some(leg) = self.legs.get_mut(&call) else { return };
         if leg.over {
             return;
+        }
+        if leg.local_sdp.is_none() && matches!(leg.role, Role::Callee { .. }) {
+            return self.refuse(call, 480, now);
         }
         match (&mut leg.dialog, &leg.role) {
             (Some(dialog), _) => {
@@ -365,11 +379,17 @@ impl Ua {
     fn response(&mut self, id: ClientId, message: &Message<'_>, now: Duration, rng: &mut dyn RngCore) {
         let Some(status) = message.status() else { return };
         match self.purposes.get(&id) {
-            Some(Purpose::Register { tries }) if status >= 200 => {
-                let tries = *tries;
-                match self.authorize(message, "REGISTER", &format!("sip:{}", self.account.server), rng) {
-                    Some(value) if tries < 2 => self.send_register(Some(value), tries + 1, now, rng),
-                    _ => self.out.push_back(Out::Registered(status)),
+            Some(&Purpose::Register { tries }) if status >= 200 => {
+                self.purposes.remove(&id);
+                match self.register_credentials(message, tries, rng) {
+                    Some(value) => self.send_register(Some(value), Purpose::Register { tries: tries + 1 }, now, rng),
+                    None => self.out.push_back(Out::Registered(status)),
+                }
+            }
+            Some(&Purpose::Unregister { tries }) if status >= 200 => {
+                self.purposes.remove(&id);
+                if let Some(value) = self.register_credentials(message, tries, rng) {
+                    self.send_register(Some(value), Purpose::Unregister { tries: tries + 1 }, now, rng);
                 }
             }
             Some(Purpose::Invite(call)) => {
@@ -381,6 +401,12 @@ impl Ua {
             }
             _ => {}
         }
+    }
+
+    /// Credentials for a challenge to REGISTER, twice at most.
+    fn register_credentials(&self, response: &Message<'_>, tries: u8, rng: &mut dyn RngCore) -> Option<String> {
+        let uri = format!("sip:{}", self.account.server);
+        self.authorize(response, "REGISTER", &uri, rng).filter(|_| tries < 2)
     }
 
     /// Credentials for a challenge, if it is one that we can answer.
@@ -457,9 +483,9 @@ impl Ua {
         }
     }
 
-    /// True if nobody owes us an answer to a BYE or CANCEL.
+    /// True if nobody owes us an answer to a BYE, a CANCEL or [`Ua::unregister`].
     pub(crate) fn is_settled(&self) -> bool {
-        !self.purposes.values().any(|purpose| matches!(purpose, Purpose::Other))
+        !self.purposes.values().any(|purpose| matches!(purpose, Purpose::Other | Purpose::Unregister { .. }))
     }
 
     /// The next thing to do; `None` until more input or the deadline.

@@ -8,4 +8,5 @@ mod calls;
 mod failures;
 mod manifests;
 mod network;
+mod phone;
 mod steps;

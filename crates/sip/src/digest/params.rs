@@ -93,6 +93,15 @@ fn value(text: &str) -> Result<(Cow<'_, str>, &str), DigestError> {
                 let (_, escaped) = chars.next().ok_or(DigestError::Malformed)?;
                 unescaped.get_or_insert_with(|| quoted.get(..i).unwrap_or_default().to_owned()).push(escaped);
             }
+            // A fold, with the blanks around it, is one blank (RFC 3261 7.3.1).
+            '\r' | '\n' => {
+                let so_far = unescaped.get_or_insert_with(|| quoted.get(..i).unwrap_or_default().to_owned());
+                so_far.truncate(so_far.trim_end_matches([' ', '\t']).len());
+                so_far.push(' ');
+                while chars.clone().next().is_some_and(|(_, c)| matches!(c, '\r' | '\n' | ' ' | '\t')) {
+                    chars.next();
+                }
+            }
             c => {
                 if let Some(s) = unescaped.as_mut() {
                     s.push(c);

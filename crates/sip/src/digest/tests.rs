@@ -154,6 +154,14 @@ fn credentials_grammar() {
 }
 
 #[test]
+fn a_fold_within_quotes_is_one_blank() {
+    let challenge = Challenge::parse("Digest realm=\"the \\\"big\\\" \r\n\t house\", nonce=\"a\r\n b\"").unwrap();
+    assert_eq!((challenge.realm.as_str(), challenge.nonce.as_str()), ("the \"big\" house", "a b"));
+    let folded = "Digest username=\"desk\r\n  8005\",\r\n realm=\"r\", nonce=\"n\", uri=\"sip:r\", response=\"0\"";
+    assert_eq!(Credentials::parse(folded).unwrap().username, "desk 8005");
+}
+
+#[test]
 fn challenge_prints_as_rfc_7616_asks_and_reads_back() {
     let mut challenge = Challenge::new("a \"b\" \\", "n1", Algorithm::Sha256).stale(true);
     challenge.opaque = Some("o".into());
