@@ -115,11 +115,6 @@ impl Pattern {
         &self.text
     }
 
-    /// True for a plain extension, false for a `_` pattern.
-    pub fn is_exact(&self) -> bool {
-        matches!(self.form, Form::Exact(_))
-    }
-
     /// Whether what was dialled matches. Dashes in it do not count; it is compared case-sensitively.
     pub fn matches(&self, exten: &str) -> bool {
         let mut dialled = exten.bytes().filter(|c| *c != b'-');

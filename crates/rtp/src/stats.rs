@@ -134,11 +134,6 @@ impl Receiver {
         self.gap
     }
 
-    /// When the last packet came.
-    pub fn last_arrival(&self) -> Option<Duration> {
-        self.last
-    }
-
     /// The block for the next report; the fraction lost covers the time since the last call. The caller fills in
     /// `last_sr` and `delay`.
     pub fn report(&mut self, ssrc: u32) -> ReportBlock {

@@ -131,6 +131,8 @@ pub(crate) enum AfterSave {
 pub(crate) struct Saving {
     pub(crate) left: usize,
     pub(crate) failed: bool,
+    /// Every record of the call is among them.
+    pub(crate) whole: bool,
     pub(crate) after: AfterSave,
     pub(crate) call: Option<CallKey>,
 }

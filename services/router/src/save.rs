@@ -14,6 +14,12 @@ impl Core {
         let Some(call) = self.calls.get_mut(&key) else { return };
         let mut records: Vec<(&'static str, String, Owner, Bytes)> = Vec::new();
         let bridge = call.bridge.and_then(|b| self.bridges.get(&b));
+        // What the store missed is made good at the next occasion.
+        let all = all || call.unprotected;
+        let legs = match bridge {
+            Some(bridge) if all => bridge.legs.as_slice(),
+            _ => legs,
+        };
         for leg_key in legs {
             let Some(leg) = self.legs.get_mut(leg_key) else { continue };
             let Some(record) = leg.record(bridge.map(|b| b.id.clone())) else { continue };
@@ -33,7 +39,7 @@ impl Core {
             return self.after_save(turn, after);
         }
         let group = self.number();
-        self.saving.insert(group, Saving { left: records.len(), failed: false, after, call: Some(key) });
+        self.saving.insert(group, Saving { left: records.len(), failed: false, whole: all, after, call: Some(key) });
         for (kind, id, owner, value) in records {
             self.ask(Ask::Save { kind, id, owner, value }, Then::Saved(group));
         }
@@ -49,12 +55,14 @@ impl Core {
         }
         let Some(saving) = self.saving.remove(&group) else { return };
         // A call that is answered already goes on, and says that it will not outlive this process.
-        if saving.failed
-            && let Some(call) = saving.call.and_then(|c| self.calls.get_mut(&c))
-            && !std::mem::replace(&mut call.unprotected, true)
-        {
-            self.counters.unprotected += 1;
-            tracing::warn!(call = %call.id, "not in the store: unprotected");
+        if let Some(call) = saving.call.and_then(|c| self.calls.get_mut(&c)) {
+            if saving.failed && !std::mem::replace(&mut call.unprotected, true) {
+                self.counters.unprotected += 1;
+                tracing::warn!(call = %call.id, "not in the store: unprotected");
+            }
+            if !saving.failed && saving.whole && std::mem::replace(&mut call.unprotected, false) {
+                tracing::info!(call = %call.id, "in the store again: protected");
+            }
         }
         self.after_save(turn, saving.after);
     }

@@ -1,6 +1,6 @@
 //! A media line with what stands under it.
 
-use super::{Codec, Direction, Line, attribute, codec, connection_address, net_address};
+use super::{Codec, Direction, Line, attribute, codec, connection_address};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -48,19 +48,6 @@ impl Media {
     /// The line's own `c=` address; `None` without one or when it is a name.
     pub fn connection(&self) -> Option<IpAddr> {
         self.lines.iter().find(|l| l.kind == 'c').and_then(|l| connection_address(&l.value))
-    }
-
-    /// Gives the line a `c=` of its own.
-    pub fn set_connection(&mut self, address: IpAddr) {
-        let value = net_address(address);
-        match self.lines.iter_mut().find(|l| l.kind == 'c') {
-            Some(line) => line.value = value,
-            // RFC 8866 5: c= stands after i= and before b=, k=, a=.
-            None => {
-                let at = self.lines.iter().position(|l| l.kind != 'i').unwrap_or(self.lines.len());
-                self.lines.insert(at, Line { kind: 'c', value });
-            }
-        }
     }
 
     /// First attribute `name`: `Some("")` for a flag without value.

@@ -83,14 +83,4 @@ impl Fork {
     pub fn get_mut(&mut self, index: usize) -> Option<&mut Dialog> {
         self.dialogs.get_mut(index)
     }
-
-    /// 64*T1 after the first 2xx, or once the call is taken, early dialogs are given up (13.2.2.4).
-    pub fn drop_early(&mut self) {
-        self.dialogs.retain(|d| d.state == State::Confirmed);
-    }
-
-    /// The dialogs, out of the fork.
-    pub fn into_dialogs(self) -> Vec<Dialog> {
-        self.dialogs
-    }
 }

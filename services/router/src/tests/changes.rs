@@ -294,6 +294,64 @@ fn a_bye_in_the_middle_of_a_change() {
 }
 
 #[test]
+fn an_unprotected_call_is_protected_by_the_next_change_that_the_store_takes() {
+    let mut lab = Lab::new();
+    lab.register("8006");
+    let mut a = lab.call("8005", "8006");
+    let invite = lab.request("INVITE");
+    let b = lab.callee(&invite);
+    lab.store_down = true;
+    lab.answer(&b, &invite, 200, Some(&sdp(5000, "0")));
+    lab.request("ACK");
+    let ok = lab.response(200, "INVITE");
+    Lab::joined(&mut a, &ok);
+    lab.within(&mut a, "ACK", None);
+    for (down, offer, answer, protected) in
+        [(true, hold(4000), held(5000), false), (false, sdp(4000, "0"), sdp(5000, "0"), true)]
+    {
+        lab.store_down = down;
+        lab.within(&mut a, "UPDATE", Some((SDP, &offer)));
+        let update = lab.request_to("UPDATE", "8006");
+        lab.answer(&b, &update, 200, Some(&answer));
+        lab.response(200, "UPDATE");
+        assert_eq!(lab.core.view()[0]["protected"], protected);
+    }
+    // Whole: the call, its bridge and both legs, not only the leg that changed.
+    let kinds: Vec<&str> = lab.records.keys().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(kinds, ["bridge", "call", "leg", "leg"]);
+    assert_eq!(lab.core.counters().unprotected, 1);
+    lab.within(&mut a, "BYE", None);
+    lab.response(200, "BYE");
+    let bye = lab.request("BYE");
+    lab.answer(&b, &bye, 200, None);
+    lab.empty();
+}
+
+#[test]
+fn options_within_a_dialog_is_answered_to_either_side() {
+    let mut lab = Lab::new();
+    let (mut a, mut b) = lab.talk();
+    for side in [&mut a, &mut b] {
+        lab.within(side, "OPTIONS", None);
+        assert!(field(&lab.response(200, "OPTIONS"), Name::Allow).contains("UPDATE"));
+        lab.quiet();
+    }
+    over(lab, &mut a, &b);
+}
+
+#[test]
+fn info_of_the_callee_goes_to_the_caller() {
+    let mut lab = Lab::new();
+    let (mut a, mut b) = lab.talk();
+    lab.within(&mut b, "INFO", Some(("application/dtmf-relay", "Signal=#\r\n")));
+    let info = lab.request_to("INFO", "8005");
+    assert_eq!(Message::parse_stream(&info).unwrap().body(), b"Signal=#\r\n");
+    lab.answer(&a, &info, 200, None);
+    lab.response(200, "INFO");
+    over(lab, &mut a, &b);
+}
+
+#[test]
 fn dtmf_by_info_goes_to_the_other_side() {
     let mut lab = Lab::new();
     let (mut a, b) = lab.talk();
@@ -306,8 +364,6 @@ fn dtmf_by_info_goes_to_the_other_side() {
     assert_eq!((message.header(Name::ContentType), message.other("X-A")), (Some("application/dtmf-relay"), Some("1")));
     lab.answer(&b, &info, 415, None);
     lab.response(415, "INFO");
-    lab.within(&mut a, "OPTIONS", None);
-    assert!(field(&lab.response(200, "OPTIONS"), Name::Allow).contains("UPDATE"));
     for (method, status) in [("REFER", 405), ("SUBSCRIBE", 489), ("MESSAGE", 405), ("PRACK", 405)] {
         lab.within(&mut a, method, None);
         lab.response(status, method);
