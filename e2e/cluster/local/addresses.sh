@@ -20,8 +20,8 @@ api_service=10.96.0.1
 dns_service=10.96.0.10
 
 nodes=(node1 node2)
-declare -A address=([cp]=172.31.0.10 [node1]=172.31.0.11 [node2]=172.31.0.12)
-declare -A pods_of=([node1]=10.244.1.0/24 [node2]=10.244.2.0/24)
+declare -gA address=([cp]=172.31.0.10 [node1]=172.31.0.11 [node2]=172.31.0.12)
+declare -gA pods_of=([node1]=10.244.1.0/24 [node2]=10.244.2.0/24)
 
 netns() { echo "/run/netns/$prefix-$1"; }
 # inside NAMESPACE COMMAND...; `ip netns exec` would mount /sys anew and hide the control groups from kubelet.

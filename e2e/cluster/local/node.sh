@@ -5,7 +5,7 @@
 # Where these programs write whatever they are told: each node has its own folder there instead.
 private_folders=(/run/containerd /var/lib/cni /var/lib/kubelet /var/log)
 # What kubelet wants these to be. They are the machine's, so it is shown what it wants and leaves them alone.
-declare -A shown_settings=([vm/overcommit_memory]=1 [vm/panic_on_oom]=0 [kernel/panic]=10 [kernel/panic_on_oops]=1)
+declare -gA shown_settings=([vm/overcommit_memory]=1 [vm/panic_on_oom]=0 [kernel/panic]=10 [kernel/panic_on_oops]=1)
 
 # The missing ones are made, and unmade by folders_down.
 folders_up() {
