@@ -69,6 +69,7 @@ fn registrations_outlive_a_restart() {
     pbx.registered(1).unwrap();
     calls(&pbx, &mut callee, 1, &["--seconds", "1"]);
     // And after the end by force, as in a power cut a moment later.
+    assert!(Phone::start("register", pbx.sip, "8006", &[]).unwrap().report(Duration::from_secs(10)).unwrap().0);
     pbx.process.kill();
     pbx.start_again().unwrap();
     assert_eq!(pbx.items("registrations").unwrap().len(), 1);
