@@ -18,6 +18,7 @@ pub mod peers;
 pub mod process;
 pub mod records;
 pub mod rendezvous;
+pub mod stream;
 
 pub use clock::Now;
 pub use flow::{Flow, Transport};

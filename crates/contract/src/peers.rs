@@ -3,6 +3,7 @@
 use crate::process::{ProcessId, Service};
 use crate::rendezvous;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// Whether a process takes new work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -34,6 +35,32 @@ pub struct Peer {
     /// What it carries now, in the service's own unit (calls, sessions, bindings).
     #[serde(default)]
     pub load: u64,
+    /// Where a relay hears NG.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ng: Option<SocketAddr>,
+    /// The pod it runs in; empty outside a cluster.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pod: String,
+    /// Where its views are served, on loopback of the pod or node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<SocketAddr>,
+}
+
+impl Peer {
+    /// A record as one within one process has it: serving, weight one, no addresses.
+    pub fn new(service: Service, process: ProcessId) -> Self {
+        Self {
+            service,
+            process,
+            address: String::new(),
+            state: PeerState::Serving,
+            weight: one(),
+            load: 0,
+            ng: None,
+            pod: String::new(),
+            admin: None,
+        }
+    }
 }
 
 fn one() -> f64 {

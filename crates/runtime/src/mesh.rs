@@ -225,11 +225,6 @@ impl MemberHandle {
     }
 }
 
-/// A peer record of a process within one process: serving, weight one, no address.
-pub fn peer(service: Service, process: ProcessId) -> Peer {
-    Peer { service, process, address: String::new(), state: PeerState::Serving, weight: 1.0, load: 0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,8 +236,8 @@ mod tests {
     async fn messages_say_who_sent_them_and_leaving_shows_in_the_peers() {
         let mesh = Mesh::new();
         let peers = mesh.peers();
-        let a = mesh.join(peer(Service::Balancer, A));
-        let mut b = mesh.join(peer(Service::Router, B));
+        let a = mesh.join(Peer::new(Service::Balancer, A));
+        let mut b = mesh.join(Peer::new(Service::Router, B));
         assert_eq!(peers.borrow().choose(Service::Router, b"k"), Some(B));
         a.send(B, Bytes::from_static(b"hello")).unwrap();
         let got = b.recv().await.unwrap();
@@ -259,7 +254,7 @@ mod tests {
     #[test]
     fn a_full_queue_refuses_and_counts() {
         let mesh = Mesh::with_queue(2);
-        let a = mesh.join(peer(Service::Router, A));
+        let a = mesh.join(Peer::new(Service::Router, A));
         assert_eq!([0; 3].map(|_| a.send(A, Bytes::new()).is_ok()), [true, true, false]);
         assert_eq!(a.send(A, Bytes::new()), Err(HopError::Full));
         assert_eq!(mesh.overflows(), 2);
@@ -268,8 +263,8 @@ mod tests {
     #[tokio::test]
     async fn a_second_join_replaces_the_first_and_outlives_its_drop() {
         let mesh = Mesh::new();
-        let mut old = mesh.join(peer(Service::Router, A));
-        let mut new = mesh.join(peer(Service::Router, A));
+        let mut old = mesh.join(Peer::new(Service::Router, A));
+        let mut new = mesh.join(Peer::new(Service::Router, A));
         assert_eq!(old.recv().await, None);
         drop(old);
         assert_eq!(mesh.peers().borrow().0.len(), 1);
@@ -280,7 +275,7 @@ mod tests {
     #[test]
     fn an_unchanged_load_wakes_nobody() {
         let mesh = Mesh::new();
-        let a = mesh.join(peer(Service::Media, A));
+        let a = mesh.join(Peer::new(Service::Media, A));
         a.set_load(3);
         let mut peers = mesh.peers();
         peers.mark_unchanged();

@@ -14,7 +14,7 @@ use crate::token::branch::Owner;
 use anyhow::Context as _;
 use contract::Transport;
 use contract::config::{BalancerEntry, Snapshot, Version};
-use runtime::mesh;
+use contract::peers::Peer;
 use runtime::transport::tcp::{Tcp, TcpEvent};
 use runtime::transport::udp::{UdpOptions, UdpShard};
 use runtime::{Deps, Metrics, Running};
@@ -91,7 +91,7 @@ impl Bound {
     /// Starts to serve. Ready once the first configuration is applied.
     pub fn start(self, mut deps: Deps<BalancerEntry>) -> Running {
         let mut running = Running::new();
-        let peer = mesh::peer(contract::Service::Balancer, deps.process);
+        let peer = Peer::new(contract::Service::Balancer, deps.process);
         let member = deps.mesh.join(peer);
         let (mut senders, mut receivers) = (Vec::new(), Vec::new());
         for _ in 0..self.udp.len() {

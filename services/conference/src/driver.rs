@@ -6,11 +6,11 @@ use crate::prompt::{self, Part, PromptError};
 use crate::stream::{Agreed, FRAME, Stream, Tick};
 use contract::Service;
 use contract::config::ConferenceEntry;
-use contract::peers::PeerState;
+use contract::peers::{Peer, PeerState};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use runtime::mesh::{self, Member};
+use runtime::mesh::Member;
 use runtime::metrics::{self, Reason};
 use runtime::source::Subscription;
 use runtime::{Clock, Deps, Drain, Lookups, Running, entropy, timer};
@@ -54,7 +54,7 @@ impl Default for Config {
 /// Joins the mesh and serves until drained.
 pub fn build(config: Config, deps: Deps<ConferenceEntry>) -> anyhow::Result<Running> {
     let Deps { process, mesh, source, clock, drain, metrics, health, .. } = deps;
-    let member = mesh.join(mesh::peer(Service::Conference, process));
+    let member = mesh.join(Peer::new(Service::Conference, process));
     let (played, ends) = mpsc::channel(config.settings.limit.max(1));
     let mut running = Running::new();
     let driver = Driver {

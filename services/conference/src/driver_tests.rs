@@ -32,7 +32,7 @@ struct Leg {
 impl Site {
     fn start(sounds: &Path) -> Self {
         let environment = Environment::in_memory();
-        let router = environment.mesh.join(mesh::peer(Service::Router, ROUTER));
+        let router = environment.mesh.join(Peer::new(Service::Router, ROUTER));
         let config = Config {
             sounds: sounds.into(),
             lead: Duration::ZERO,

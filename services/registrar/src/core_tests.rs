@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::testing::{BALANCER, ME, Phone, flow, keys, snapshot};
-use contract::peers::{Peer, PeerState};
+use contract::peers::Peer;
 use contract::{InstallationKey, Service, Transport};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -50,14 +50,7 @@ impl World {
     }
 
     fn peers(&mut self, list: &[(Service, ProcessId)]) {
-        let peer = |&(service, process)| Peer {
-            service,
-            process,
-            address: String::new(),
-            state: PeerState::Serving,
-            weight: 1.0,
-            load: 0,
-        };
+        let peer = |&(service, process)| Peer::new(service, process);
         self.input(Input::Peers(Arc::new(Peers(list.iter().map(peer).collect()))));
     }
 
@@ -501,18 +494,7 @@ fn expired_bindings_are_swept_by_one_registrar() {
 
     // Of two registrars exactly one sweeps.
     let peers = [(Service::Registrar, ME), (Service::Registrar, ProcessId(9))];
-    let list = Peers(
-        peers
-            .map(|(service, process)| Peer {
-                service,
-                process,
-                address: String::new(),
-                state: PeerState::Serving,
-                weight: 1.0,
-                load: 0,
-            })
-            .to_vec(),
-    );
+    let list = Peers(peers.map(|(service, process)| Peer::new(service, process)).to_vec());
     let sweepers = peers.iter().filter(|(_, process)| sweep::is_mine(&list, *process)).count();
     assert_eq!(sweepers, 1);
 }

@@ -6,10 +6,10 @@ use crate::view;
 use contract::Service;
 use contract::config::RegistrarEntry;
 use contract::location::StoreError;
-use contract::peers::PeerState;
+use contract::peers::{Peer, PeerState};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use runtime::mesh::{self, Member};
+use runtime::mesh::Member;
 use runtime::metrics::{self, Reason};
 use runtime::source::Subscription;
 use runtime::store::Store;
@@ -37,7 +37,7 @@ impl Default for Config {
 pub fn build(config: Config, deps: Deps<RegistrarEntry>) -> anyhow::Result<Running> {
     let Deps { process, mesh, store, keys, source, clock, drain, metrics, health } = deps;
     let peers = mesh.peers();
-    let member = mesh.join(mesh::peer(Service::Registrar, process));
+    let member = mesh.join(Peer::new(Service::Registrar, process));
     let mut running = Running::new();
     let stored = store.clone();
     running.view("registrations", move || {

@@ -74,7 +74,7 @@ impl Site {
     fn start(store: Arc<dyn Store>) -> Self {
         let environment = Environment::new(store, keys().as_ref().clone());
         let source = MemorySource::starting_at(snapshot(&[]));
-        let balancer = environment.mesh.join(mesh::peer(Service::Balancer, BALANCER));
+        let balancer = environment.mesh.join(Peer::new(Service::Balancer, BALANCER));
         let settings = Settings { sweep_interval: Duration::from_millis(50), ..Settings::default() };
         let config = Config { settings, linger: Duration::from_millis(100) };
         let deps = environment.deps(REGISTRAR, source.subscribe(REGISTRAR));

@@ -9,14 +9,14 @@ use contract::events::CallEvent;
 use contract::location::StoreError;
 use contract::media::MediaEvent;
 use contract::ng::Reply;
-use contract::peers::{PeerState, Peers};
+use contract::peers::{Peer, PeerState, Peers};
 use contract::{KeyRing, ProcessId, Service};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use runtime::drain::DrainGuard;
 use runtime::media::MediaControl;
-use runtime::mesh::{self, Member};
+use runtime::mesh::Member;
 use runtime::metrics::Reason;
 use runtime::source::Subscription;
 use runtime::store::Store;
@@ -44,7 +44,7 @@ pub fn build(
 ) -> anyhow::Result<Running> {
     let Deps { process, mesh, store, keys, source, clock, drain, metrics, health } = deps;
     let peers = mesh.peers();
-    let member = mesh.join(mesh::peer(Service::Router, process));
+    let member = mesh.join(Peer::new(Service::Router, process));
     let mut running = Running::new();
     let (viewer, views) = mpsc::channel::<oneshot::Sender<Value>>(VIEWS);
     running.view("calls", move || {

@@ -133,7 +133,7 @@ fn silence_gives_way_and_a_late_answer_is_cancelled() {
     assert_eq!(statuses(&rig.outside(second.0, &text(&answer(&second.1, 180, &[])))), [180]);
     // With another replica silence may be a copy's: nothing is tried twice.
     let mut rig = Rig::new(vec![dispatcher(&["_9."])]);
-    rig.peers.0.push(peer(Service::Balancer, OTHER));
+    rig.peers.0.push(Peer::new(Service::Balancer, OTHER));
     rig.outside(udp(PHONE), &request("INVITE", "sip:911@h", "a", ""));
     let out = pass_answering(&mut rig, Duration::from_millis(4100), &[A, B]);
     assert!(sent(&out, Method::Invite).iter().all(|(f, _)| f.remote == addr(A)));

@@ -6,10 +6,11 @@ use contract::config::{
     Algorithm, BalancerEntry, Destination, DispatcherEntry, PbxEntry, Probe, Snapshot, Version, entry_hash,
 };
 use contract::leg::LegToken;
+use contract::peers::Peer;
 use contract::{ProcessId, Service, Transport};
 use runtime::source::MemorySource;
 use runtime::transport::udp::UdpOptions;
-use runtime::{Environment, Running, mesh};
+use runtime::{Environment, Running};
 use sip::header::NameAddr;
 use sip::{Message, Method, Name, build};
 use std::collections::BTreeMap;
@@ -32,7 +33,7 @@ fn snapshot(entries: Vec<BalancerEntry>) -> Snapshot<BalancerEntry> {
 
 /// Answers every request that reaches it: 200, INVITE with a leg token as its Contact. ACKs are dropped.
 async fn serve(environment: Environment, service: Service, process: ProcessId) {
-    let mut member = environment.mesh.join(mesh::peer(service, process));
+    let mut member = environment.mesh.join(Peer::new(service, process));
     while let Some(message) = member.recv().await {
         let request = Message::parse_stream(&message.bytes).unwrap();
         if !request.is_request() || request.method() == Some(Method::Ack) {
@@ -131,7 +132,7 @@ async fn a_router_calls_a_phone_over_udp_and_the_answer_returns() {
     let (_one, address) = balancer(&environment, 1, listen(Transport::Udp, "0.0.0.0:0"), &source);
     let target = SocketAddr::new("127.0.0.5".parse().unwrap(), address.port());
     tokio::spawn(serve(environment.clone(), Service::Registrar, REGISTRAR));
-    let mut router = environment.mesh.join(mesh::peer(Service::Router, ROUTER));
+    let mut router = environment.mesh.join(Peer::new(Service::Router, ROUTER));
     let phone = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let from = phone.local_addr().unwrap();
     timeout(Duration::from_secs(10), environment.health.ready()).await.unwrap();

@@ -48,7 +48,7 @@ fn an_invite_goes_to_its_router_and_the_answers_come_back() {
 #[test]
 fn register_goes_to_the_aors_registrar_with_path() {
     let mut rig = Rig::plain();
-    rig.peers.0.push(peer(Service::Registrar, ProcessId(21)));
+    rig.peers.0.push(Peer::new(Service::Registrar, ProcessId(21)));
     let to = rig.peers.choose(Service::Registrar, b"8006").unwrap();
     for branch in ["a", "b", "c"] {
         let out = rig.outside(udp(PHONE), &request("REGISTER", "sip:127.0.0.1", branch, ""));
@@ -188,7 +188,7 @@ fn options_to_ourselves_say_whether_we_are_ready() {
     // A neighbour's drain is not ours.
     for (process, status) in [(ProcessId(77), 200), (BALANCER, 503)] {
         rig.peers.0.retain(|p| p.process != process);
-        rig.peers.0.push(Peer { state: PeerState::Draining, ..peer(Service::Balancer, process) });
+        rig.peers.0.push(Peer { state: PeerState::Draining, ..Peer::new(Service::Balancer, process) });
         let probe = request("OPTIONS", "sip:s@127.0.0.1:5060", &format!("drain{status}"), "");
         assert_eq!(statuses(&rig.outside(udp(PHONE), &probe)), [status], "{process:?} drains");
     }

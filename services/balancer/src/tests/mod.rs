@@ -36,10 +36,6 @@ fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn peer(service: Service, process: ProcessId) -> Peer {
-    Peer { service, process, address: String::new(), state: PeerState::Serving, weight: 1.0, load: 0 }
-}
-
 fn keys() -> KeyRing {
     KeyRing::new(InstallationKey::new(1, [7; 32]))
 }
@@ -79,7 +75,7 @@ impl Rig {
         ];
         Self {
             core: Core::new(owner, listeners, Limits::default()),
-            peers: Peers(all.map(|(s, p)| peer(s, p)).to_vec()),
+            peers: Peers(all.map(|(s, p)| Peer::new(s, p)).to_vec()),
             snapshot: Some(snapshot(entries)),
             now: Now { mono: Duration::from_secs(100), wall: Duration::from_secs(1_700_000_000) },
             rng: StdRng::seed_from_u64(3),

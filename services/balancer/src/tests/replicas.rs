@@ -140,7 +140,7 @@ fn answered_at_the_other(kill: bool) -> (u16, usize) {
     for (rig, process) in rigs.iter_mut().zip([BALANCER, OTHER]) {
         let listeners = Listeners::new(vec![(Transport::Udp, addr(VIP))], None);
         rig.core = Core::new(Owner { process, shard: 0 }, listeners, Limits::default());
-        rig.peers.0.push(peer(Service::Balancer, OTHER));
+        rig.peers.0.push(Peer::new(Service::Balancer, OTHER));
     }
     let invite = format!(
         "INVITE sip:8006@10.0.0.1 SIP/2.0\r\nVia: SIP/2.0/TCP {};branch=z9hG4bKr\r\nFrom: <sip:a@b>;tag=r\r\nTo: <sip:c@d>\r\n\
@@ -181,7 +181,7 @@ fn a_response_goes_to_its_owner_or_on_without_one() {
 #[test]
 fn a_hand_over_that_fails_sends_the_response_on() {
     let mut rig = Rig::plain();
-    rig.peers.0.push(peer(Service::Balancer, OTHER));
+    rig.peers.0.push(Peer::new(Service::Balancer, OTHER));
     let branch = Owner { process: OTHER, shard: 0 }.branch(&keys(), &mut StdRng::seed_from_u64(1));
     let text = format!(
         "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP {VIP};branch={branch}\r\nVia: SIP/2.0/TCP {};branch=z9hG4bKx\r\n\

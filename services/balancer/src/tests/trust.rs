@@ -84,7 +84,7 @@ fn a_leg_token_of_another_key_is_a_name_like_any_other() {
     let mut rig = Rig::plain();
     let other = KeyRing::new(InstallationKey::new(1, [9; 32]));
     let leg = LegToken { process: ProcessId(99), leg: "leg".into() }.seal(&other);
-    rig.peers.0.push(peer(Service::Media, ProcessId(99)));
+    rig.peers.0.push(Peer::new(Service::Media, ProcessId(99)));
     let out = rig.outside(udp(PHONE), &request("INVITE", &format!("sip:{leg}@127.0.0.1"), "a", ""));
     assert!(to_inside(&out).iter().all(|(to, _)| *to == ROUTER || *to == ROUTER2));
 }

@@ -165,7 +165,7 @@ impl World {
                 let mut rig = Rig::new(entries.clone());
                 let listeners = Listeners::new(vec![(Transport::Udp, addr(VIP))], None);
                 rig.core = Core::new(Owner { process, shard: 0 }, listeners, Limits::default());
-                rig.peers.0.push(peer(Service::Balancer, OTHER));
+                rig.peers.0.push(Peer::new(Service::Balancer, OTHER));
                 rig.rng = StdRng::seed_from_u64(seed ^ process.0);
                 rig
             })

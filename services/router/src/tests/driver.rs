@@ -9,10 +9,11 @@ use contract::config::RouterEntry;
 use contract::location::Binding;
 use contract::media::{MediaEvent, MediaEventKind};
 use contract::ng::{Command, Reply};
+use contract::peers::Peer;
 use contract::{ProcessId, Service};
 use futures::future::BoxFuture;
 use runtime::media::{MediaControl, MediaError};
-use runtime::mesh::{self, Member};
+use runtime::mesh::Member;
 use runtime::source::Subscription;
 use runtime::{Environment, Running};
 use sip::Name;
@@ -56,7 +57,7 @@ impl Pbx {
         let source: Subscription<RouterEntry> = Subscription::fixed(lab.entries.clone());
         let relay = Arc::new(Relay::default());
         let (events, media_events) = mpsc::channel(16);
-        let balancer = env.mesh.join(mesh::peer(Service::Balancer, BALANCER));
+        let balancer = env.mesh.join(Peer::new(Service::Balancer, BALANCER));
         let running = crate::build(Config::default(), env.deps(ROUTER, source), relay.clone(), media_events).unwrap();
         let binding = Binding {
             contact: "sip:8006@127.0.0.1:8006".into(),
@@ -215,7 +216,7 @@ async fn another_balancer_carries_on_when_the_callees_is_gone() {
     let (mut a, _) = pbx.talk().await;
     // The callee's balancer leaves while the call stands; the caller comes by another.
     let other = ProcessId(0xdddd);
-    let second = pbx.env.mesh.join(mesh::peer(Service::Balancer, other));
+    let second = pbx.env.mesh.join(Peer::new(Service::Balancer, other));
     let first = std::mem::replace(&mut pbx.balancer, second);
     drop(first);
     let bye = pbx.lab.within(&mut a, "BYE", None);

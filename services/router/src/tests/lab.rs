@@ -11,7 +11,7 @@ use contract::hop::{self, Inside};
 use contract::location::{Aor, Binding, StoreError};
 use contract::media::{MediaEvent, MediaEventKind};
 use contract::ng;
-use contract::peers::{Peer, PeerState, Peers};
+use contract::peers::{Peer, Peers};
 use contract::{Flow, InstallationKey, KeyRing, Now, ProcessId, Service, Transport};
 use dialplan::{Dial, Extension, Pattern, Plan, Step, Template};
 use rand::SeedableRng;
@@ -129,18 +129,10 @@ impl Lab {
                 .entries
                 .insert(format!("PbxEndpoint/{name}"), Arc::new(RouterEntry::Endpoint(endpoint(name, codecs))));
         }
-        let peer = |service, process| Peer {
-            service,
-            process,
-            address: String::new(),
-            state: PeerState::Serving,
-            weight: 1.0,
-            load: 0,
-        };
         let peers = Peers(vec![
-            peer(Service::Router, ROUTER),
-            peer(Service::Balancer, BALANCER),
-            peer(Service::Conference, CONFERENCE),
+            Peer::new(Service::Router, ROUTER),
+            Peer::new(Service::Balancer, BALANCER),
+            Peer::new(Service::Conference, CONFERENCE),
         ]);
         Self {
             core: Core::new(limits),
