@@ -27,13 +27,15 @@ pub struct Plan {
     pub rate: u32,
     /// How long each talks.
     pub talk: Duration,
+    /// Whom it calls.
+    pub to: &'static str,
     /// `u1` for UDP, `t1` for TCP.
     pub transport: &'static str,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { port: 0, calls: 1, at_once: 1, rate: 10, talk: Duration::from_secs(1), transport: "u1" }
+        Self { port: 0, calls: 1, at_once: 1, rate: 10, talk: Duration::from_secs(1), to: "8006", transport: "u1" }
     }
 }
 
@@ -64,6 +66,7 @@ impl Sipp {
                     "-mi",
                     "127.0.0.1",
                 ])
+                .args(["-key", "to", plan.to])
                 .args(["-mp", &media.to_string(), "-rtp_echo", "-t", plan.transport, "-nostdin", "-trace_err"])
                 .args(["-m", &plan.calls.to_string(), "-l", &plan.at_once.to_string(), "-r", &plan.rate.to_string()])
                 .args(["-d", &plan.talk.as_millis().to_string(), "-timeout", "300", "-timeout_error"]),

@@ -5,6 +5,7 @@
 
 mod bulk;
 mod calls;
+mod dispatcher;
 mod failures;
 mod manifests;
 mod network;
