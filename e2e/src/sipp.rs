@@ -29,13 +29,24 @@ pub struct Plan {
     pub talk: Duration,
     /// Whom it calls.
     pub to: &'static str,
+    /// The host in its own address of record; the server's address where it is `None`.
+    pub host: Option<&'static str>,
     /// `u1` for UDP, `t1` for TCP.
     pub transport: &'static str,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { port: 0, calls: 1, at_once: 1, rate: 10, talk: Duration::from_secs(1), to: "8006", transport: "u1" }
+        Self {
+            port: 0,
+            calls: 1,
+            at_once: 1,
+            rate: 10,
+            talk: Duration::from_secs(1),
+            to: "8006",
+            host: None,
+            transport: "u1",
+        }
     }
 }
 
@@ -67,6 +78,7 @@ impl Sipp {
                     "127.0.0.1",
                 ])
                 .args(["-key", "to", plan.to])
+                .args(["-key", "host", &plan.host.map_or_else(|| server.to_string(), str::to_owned)])
                 .args(["-mp", &media.to_string(), "-rtp_echo", "-t", plan.transport, "-nostdin", "-trace_err"])
                 .args(["-m", &plan.calls.to_string(), "-l", &plan.at_once.to_string(), "-r", &plan.rate.to_string()])
                 .args(["-d", &plan.talk.as_millis().to_string(), "-timeout", "300", "-timeout_error"]),
