@@ -1,4 +1,5 @@
 //! From a change to its being live: compiled, published over loopback TLS, taken in by processes, acknowledged, and told.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests are tests too.
 
 use api::{Change, Compiler, Delta, Held, Kind, Resource, ResourceId, Spec};
 use contract::config::{Entry, RegistrarEntry, RouterEntry};
