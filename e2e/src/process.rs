@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -111,7 +112,9 @@ impl Process {
     /// Starts a program; its output is collected.
     pub fn start(command: &mut Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
+        // A group of its own: what it forks (Kamailio's workers) ends with it.
         let mut child = command
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -183,10 +186,10 @@ impl Process {
         Ok(())
     }
 
-    /// Ends it at once.
+    /// Ends it and what it forked at once.
     pub fn kill(&mut self) {
         // It may have ended by itself.
-        _ = self.child.kill();
+        _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.id())]).stderr(Stdio::null()).status();
         _ = self.child.wait();
     }
 
