@@ -3,12 +3,40 @@
 //! An entry is what one resource compiles to for one kind of service. Services know nothing of Kubernetes: an entry
 //! holds plain values, HA1s instead of passwords.
 
+use crate::process::Service;
 use ipnet::IpNet;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+
+/// What one resource compiles to for one kind of service.
+pub trait Entry: Serialize + DeserializeOwned + Clone + PartialEq + fmt::Debug + Send + Sync + 'static {
+    /// The service that reads it.
+    const SERVICE: Service;
+}
+
+impl Entry for BalancerEntry {
+    const SERVICE: Service = Service::Balancer;
+}
+
+impl Entry for RegistrarEntry {
+    const SERVICE: Service = Service::Registrar;
+}
+
+impl Entry for RouterEntry {
+    const SERVICE: Service = Service::Router;
+}
+
+impl Entry for MediaEntry {
+    const SERVICE: Service = Service::Media;
+}
+
+impl Entry for ConferenceEntry {
+    const SERVICE: Service = Service::Conference;
+}
 
 /// (epoch, n, hash): which configuration a process has. A process never goes back an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -63,7 +91,7 @@ pub enum DeltaError {
 impl<E: Serialize + Clone> Snapshot<E> {
     /// Applies a delta in place; on error nothing has changed.
     pub fn apply(&mut self, delta: &Delta<E>) -> Result<(), DeltaError> {
-        if delta.from != self.version || delta.to.epoch < self.version.epoch {
+        if !self.precedes(delta) {
             return Err(DeltaError::Gap);
         }
         let mut hash = self.version.hash;
@@ -78,6 +106,17 @@ impl<E: Serialize + Clone> Snapshot<E> {
         if hash != delta.to.hash {
             return Err(DeltaError::Hash);
         }
+        self.follow(delta)
+    }
+}
+
+impl<E> Snapshot<E> {
+    /// Applies a delta whose hash has been checked before: by who published it, or over the text that was received, which
+    /// may hold more than this release reads. On error nothing has changed.
+    pub fn follow(&mut self, delta: &Delta<E>) -> Result<(), DeltaError> {
+        if !self.precedes(delta) {
+            return Err(DeltaError::Gap);
+        }
         for key in &delta.delete {
             self.entries.remove(key);
         }
@@ -85,14 +124,24 @@ impl<E: Serialize + Clone> Snapshot<E> {
         self.version = delta.to;
         Ok(())
     }
+
+    fn precedes(&self, delta: &Delta<E>) -> bool {
+        delta.from == self.version && delta.to.epoch >= self.version.epoch
+    }
 }
 
 /// The hash of one entry; a version's hash is the wrapping sum of them, so it does not depend on order.
 pub fn entry_hash<E: Serialize>(key: &str, entry: &E) -> u64 {
+    text_hash(key, &serde_json::to_vec(entry).unwrap_or_default())
+}
+
+/// The hash of an entry by the JSON that its publisher wrote. A reader one release older checks this one: what it would
+/// write itself lacks the fields that it does not know.
+pub fn text_hash(key: &str, json: &[u8]) -> u64 {
     let mut hash = Sha256::new();
     hash.update((key.len() as u64).to_be_bytes());
     hash.update(key);
-    hash.update(serde_json::to_vec(entry).unwrap_or_default());
+    hash.update(json);
     let digest = hash.finalize();
     let mut head = [0u8; 8];
     head.copy_from_slice(&digest[..8]);

@@ -15,6 +15,59 @@ pub const SCHEMA: u32 = 1;
 /// The longest silence of a stream that lives.
 pub const PING: Duration = Duration::from_secs(5);
 
+/// An acknowledgement's body is at most this long, in bytes.
+pub const MAX_ACK: usize = 16 * 1024;
+
+/// The error in an acknowledgement is at most this long, in bytes.
+pub const MAX_ERROR: usize = 1024;
+
+/// Where acknowledgements are posted.
+pub const ACKS: &str = "/v1/acks";
+
+/// Where the stream of a service is asked for.
+pub fn path(service: Service) -> String {
+    format!("/v1/stream/{}", service.as_str())
+}
+
+/// Who asks for a stream, and which version it has: the query of the request. The default version asks for everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// The process, as 16 hexadecimal digits.
+    pub process: String,
+    /// The pod it runs in; empty outside a cluster.
+    #[serde(default)]
+    pub pod: String,
+    /// Of the version at hand.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Of the version at hand.
+    #[serde(default)]
+    pub n: u64,
+    /// Of the version at hand.
+    #[serde(default)]
+    pub hash: u64,
+}
+
+impl Ask {
+    /// The version at hand.
+    pub fn version(&self) -> Version {
+        Version { epoch: self.epoch, n: self.n, hash: self.hash }
+    }
+
+    /// As it stands behind the `?`.
+    pub fn query(&self) -> String {
+        let mut pod = String::with_capacity(self.pod.len());
+        for byte in self.pod.bytes() {
+            match byte {
+                b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' => pod.push(char::from(byte)),
+                other => pod.push_str(&format!("%{other:02X}")),
+            }
+        }
+        let Self { process, epoch, n, hash, .. } = self;
+        format!("process={process}&pod={pod}&epoch={epoch}&n={n}&hash={hash}")
+    }
+}
+
 /// What one line brings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
