@@ -21,6 +21,7 @@ pub mod running;
 pub mod source;
 pub mod state;
 pub mod store;
+pub mod stream;
 pub mod telemetry;
 pub mod timer;
 pub mod transport;

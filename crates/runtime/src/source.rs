@@ -1,22 +1,36 @@
 //! Configuration as a process receives it: first a snapshot, then deltas; a gap resends the whole.
 //!
-//! [`MemorySource`] feeds the services of one process. Acknowledgements tell the publisher which version each has.
+//! [`MemorySource`] feeds the services of one process, and the streams to others (`stream::server`). Acknowledgements tell
+//! the publisher which version each has.
 
+use bytes::Bytes;
 use contract::ProcessId;
-use contract::config::{Delta, DeltaError, Snapshot, Version};
+use contract::config::{
+    BalancerEntry, ConferenceEntry, Delta, DeltaError, MediaEntry, RegistrarEntry, RouterEntry, Snapshot, Version,
+};
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{broadcast, watch};
 
 /// Updates that wait for a slow subscriber before it is sent the whole snapshot instead.
-const BACKLOG: usize = 64;
+const BACKLOG: usize = 256;
+
+/// Entries in the deltas that are kept for who comes back, in all.
+const KEPT: usize = 4096;
+
+/// A delta, and the line that it makes on a stream once one asked for it.
+#[derive(Debug)]
+pub(crate) struct Published<E> {
+    pub(crate) delta: Delta<E>,
+    pub(crate) line: OnceLock<Bytes>,
+}
 
 /// One update on its way to subscribers.
 #[derive(Debug)]
-enum Update<E> {
+pub(crate) enum Update<E> {
     Snapshot(Arc<Snapshot<E>>),
-    Delta(Arc<Delta<E>>),
+    Delta(Arc<Published<E>>),
 }
 
 impl<E> Clone for Update<E> {
@@ -28,24 +42,65 @@ impl<E> Clone for Update<E> {
     }
 }
 
-/// The version that each subscribed process has acknowledged; the default version before its first.
-pub type Acks = BTreeMap<ProcessId, Version>;
+/// What a process tells of its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Told {
+    /// The version in use; the default one before the first.
+    pub version: Version,
+    /// Why it did not take a later one, if it did not.
+    pub error: Option<String>,
+}
+
+/// What each subscribed process has told.
+pub type Acks = BTreeMap<ProcessId, Told>;
+
+#[derive(Debug)]
+struct Head<E> {
+    snapshot: Arc<Snapshot<E>>,
+    /// The last deltas, oldest first: each follows on the one before, the last one makes the snapshot.
+    recent: VecDeque<Arc<Published<E>>>,
+    /// Entries in them.
+    kept: usize,
+}
 
 #[derive(Debug)]
 struct Shared<E> {
-    head: Mutex<Arc<Snapshot<E>>>,
+    head: Mutex<Head<E>>,
     updates: broadcast::Sender<Update<E>>,
     acks: watch::Sender<Arc<Acks>>,
 }
 
 impl<E> Shared<E> {
-    fn head(&self) -> MutexGuard<'_, Arc<Snapshot<E>>> {
+    fn head(&self) -> MutexGuard<'_, Head<E>> {
         self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, change: impl FnOnce(&mut Acks)) {
         self.acks.send_modify(|acks| change(Arc::make_mut(acks)));
     }
+}
+
+impl<E> Head<E> {
+    fn keep(&mut self, published: Arc<Published<E>>) {
+        let size = |p: &Published<E>| p.delta.put.len() + p.delta.delete.len();
+        self.kept += size(&published);
+        self.recent.push_back(published);
+        while self.recent.len() > BACKLOG || self.kept > KEPT {
+            let Some(old) = self.recent.pop_front() else { break };
+            self.kept -= size(&old);
+        }
+    }
+}
+
+/// What brings one who has a version to the head.
+#[derive(Debug)]
+pub(crate) enum Start<E> {
+    /// These deltas; none, if it has it. Of the first only what follows on the version.
+    Deltas(Vec<Arc<Published<E>>>),
+    /// Only the version's name: the entries are the same, under another epoch or number.
+    Renamed(Delta<E>),
+    /// Everything.
+    Whole(Arc<Snapshot<E>>),
 }
 
 /// The publisher's side. Clones publish to the same subscribers.
@@ -69,7 +124,7 @@ impl<E: Serialize + Clone + Send + Sync + 'static> MemorySource<E> {
     /// A source whose first version is this one.
     pub fn starting_at(snapshot: Snapshot<E>) -> Self {
         let shared = Shared {
-            head: Mutex::new(Arc::new(snapshot)),
+            head: Mutex::new(Head { snapshot: Arc::new(snapshot), recent: VecDeque::new(), kept: 0 }),
             updates: broadcast::Sender::new(BACKLOG),
             acks: watch::Sender::new(Arc::default()),
         };
@@ -78,27 +133,66 @@ impl<E: Serialize + Clone + Send + Sync + 'static> MemorySource<E> {
 
     /// Publishes a delta that follows on the last version. On error nothing was published: publish a snapshot.
     pub fn publish(&self, delta: Delta<E>) -> Result<(), DeltaError> {
+        self.put(delta, Snapshot::apply)
+    }
+
+    /// [`MemorySource::publish`] for a delta whose hash was checked over the text that came (see [`Snapshot::follow`]).
+    pub(crate) fn publish_checked(&self, delta: Delta<E>) -> Result<(), DeltaError> {
+        self.put(delta, Snapshot::follow)
+    }
+
+    fn put(
+        &self,
+        delta: Delta<E>,
+        apply: impl FnOnce(&mut Snapshot<E>, &Delta<E>) -> Result<(), DeltaError>,
+    ) -> Result<(), DeltaError> {
         let mut head = self.shared.head();
-        Arc::make_mut(&mut head).apply(&delta)?;
+        apply(Arc::make_mut(&mut head.snapshot), &delta)?;
+        let published = Arc::new(Published { delta, line: OnceLock::new() });
+        head.keep(published.clone());
         // Without subscribers the head alone remembers it.
-        let _ = self.shared.updates.send(Update::Delta(Arc::new(delta)));
+        let _ = self.shared.updates.send(Update::Delta(published));
         Ok(())
     }
 
     /// Publishes a whole snapshot; refused as a gap if its epoch is older than what was published.
     pub fn publish_snapshot(&self, snapshot: Snapshot<E>) -> Result<(), DeltaError> {
         let mut head = self.shared.head();
-        if snapshot.version.epoch < head.version.epoch {
+        if snapshot.version.epoch < head.snapshot.version.epoch {
             return Err(DeltaError::Gap);
         }
-        *head = Arc::new(snapshot);
-        let _ = self.shared.updates.send(Update::Snapshot(head.clone()));
+        *head = Head { snapshot: Arc::new(snapshot), recent: VecDeque::new(), kept: 0 };
+        let _ = self.shared.updates.send(Update::Snapshot(head.snapshot.clone()));
         Ok(())
     }
 
     /// The last version published, whole.
     pub fn snapshot(&self) -> Arc<Snapshot<E>> {
-        self.shared.head().clone()
+        self.shared.head().snapshot.clone()
+    }
+
+    /// The last version published.
+    pub fn version(&self) -> Version {
+        self.shared.head().snapshot.version
+    }
+
+    /// What brings one who has `version` to the head, everything for the default version; and all updates after it.
+    pub(crate) fn feed(&self, version: Version) -> (Start<E>, broadcast::Receiver<Update<E>>) {
+        // Under the lock, so that no update falls between the two.
+        let head = self.shared.head();
+        let (now, updates) = (head.snapshot.version, self.shared.updates.subscribe());
+        let start = if version == Version::default() {
+            Start::Whole(head.snapshot.clone())
+        } else if version == now {
+            Start::Deltas(Vec::new())
+        } else if let Some(first) = head.recent.iter().position(|p| p.delta.from == version) {
+            Start::Deltas(head.recent.range(first..).cloned().collect())
+        } else if version.hash == now.hash && version.epoch <= now.epoch {
+            Start::Renamed(Delta { from: version, to: now, put: BTreeMap::new(), delete: Vec::new() })
+        } else {
+            Start::Whole(head.snapshot.clone())
+        };
+        (start, updates)
     }
 
     /// A subscription of this process, at the last version.
@@ -106,26 +200,46 @@ impl<E: Serialize + Clone + Send + Sync + 'static> MemorySource<E> {
         // Under the lock, so that no update falls between the snapshot and the first delta.
         let head = self.shared.head();
         let updates = self.shared.updates.subscribe();
-        let snapshot = head.clone();
+        let snapshot = head.snapshot.clone();
         drop(head);
         self.shared.note(|acks| {
-            acks.insert(process, Version::default());
+            acks.insert(process, Told::default());
         });
         Subscription { process, snapshot, resyncs: 0, updates: Some(updates), shared: self.shared.clone() }
     }
 
-    /// What each subscribed process has acknowledged, now and whenever it changes.
+    /// What each subscribed process has told, now and whenever it changes.
     pub fn acks(&self) -> watch::Receiver<Arc<Acks>> {
         self.shared.acks.subscribe()
+    }
+
+    /// Notes for every subscribed process why a later version was not taken, until it acknowledges one.
+    pub(crate) fn refuse(&self, reason: &str) {
+        self.shared.note(|acks| acks.values_mut().for_each(|told| told.error = Some(reason.to_owned())));
     }
 
     /// Returns once every subscribed process has acknowledged `version` or a later one.
     pub async fn live(&self, version: Version) {
         let mut acks = self.shared.acks.subscribe();
-        let has = |v: &Version| (v.epoch, v.n) >= (version.epoch, version.n);
+        let has = |told: &Told| (told.version.epoch, told.version.n) >= (version.epoch, version.n);
         // The sender lives in self, so waiting cannot fail.
         let _ = acks.wait_for(|acks| acks.values().all(has)).await;
     }
+}
+
+/// A source for each kind of service: the configuration of one namespace.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// For balancers.
+    pub balancer: MemorySource<BalancerEntry>,
+    /// For registrars.
+    pub registrar: MemorySource<RegistrarEntry>,
+    /// For routers.
+    pub router: MemorySource<RouterEntry>,
+    /// For relays.
+    pub media: MemorySource<MediaEntry>,
+    /// For conference services.
+    pub conference: MemorySource<ConferenceEntry>,
 }
 
 impl<E: Serialize + Clone + Send + Sync + 'static> Default for MemorySource<E> {
@@ -180,10 +294,17 @@ impl<E: Serialize + Clone + Send + Sync + 'static> Subscription<E> {
         }
     }
 
+    /// Returns once a first version is at hand: at once, unless it comes from elsewhere. Safe to cancel.
+    pub async fn started(&mut self) {
+        while self.snapshot.version == Version::default() {
+            self.changed().await;
+        }
+    }
+
     /// Tells the publisher that this version is in use.
     pub fn ack(&self, version: Version) {
         self.shared.note(|acks| {
-            acks.insert(self.process, version);
+            acks.insert(self.process, Told { version, error: None });
         });
     }
 
@@ -197,13 +318,14 @@ impl<E: Serialize + Clone + Send + Sync + 'static> Subscription<E> {
         match update {
             // Older than what a resync brought.
             Update::Snapshot(s) if !newer(s.version, self.snapshot.version) => false,
-            Update::Delta(d) if !newer(d.to, self.snapshot.version) => false,
+            Update::Delta(d) if !newer(d.delta.to, self.snapshot.version) => false,
             Update::Snapshot(s) => {
                 self.snapshot = s;
                 true
             }
             Update::Delta(d) => {
-                if Arc::make_mut(&mut self.snapshot).apply(&d).is_err() {
+                // Its hash was checked when it was published.
+                if Arc::make_mut(&mut self.snapshot).follow(&d.delta).is_err() {
                     self.resync();
                 }
                 true
@@ -213,7 +335,7 @@ impl<E: Serialize + Clone + Send + Sync + 'static> Subscription<E> {
 
     fn resync(&mut self) {
         self.resyncs += 1;
-        self.snapshot = self.shared.head().clone();
+        self.snapshot = self.shared.head().snapshot.clone();
     }
 }
 

@@ -4,6 +4,9 @@
 mod admin;
 mod persistence;
 mod redis_server;
+mod site;
 mod source;
 mod store_contract;
 mod store_loss;
+mod stream;
+mod stream_refusals;

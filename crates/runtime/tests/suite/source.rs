@@ -1,124 +1,197 @@
-//! What holds for a source of configuration: first the snapshot, then deltas; after a gap the snapshot again.
+//! What holds for a source of configuration, whether it feeds services of one process or is followed over a real stream:
+//! first the snapshot, then deltas; after a gap the snapshot again; what is acknowledged comes back.
 
+use super::site::{Number, Publisher, Site, soon};
 use contract::ProcessId;
-use contract::config::{Delta, DeltaError, Snapshot, Version, entry_hash};
-use runtime::source::{MemorySource, Subscription};
+use contract::config::{DeltaError, Version};
+use runtime::Metrics;
+use runtime::source::Subscription;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-type Entries = BTreeMap<String, Arc<u32>>;
-
-/// A publisher's view: entries and the versions made of them.
-struct Publisher {
-    source: MemorySource<u32>,
-    entries: Entries,
-    version: Version,
+/// How a subscription reaches its publisher.
+enum Way {
+    Memory(Publisher),
+    Stream(Publisher, Box<Site>),
 }
 
-impl Publisher {
-    fn new() -> Self {
-        Self { source: MemorySource::new(), entries: Entries::new(), version: Version::default() }
+impl Way {
+    fn publisher(&mut self) -> &mut Publisher {
+        match self {
+            Way::Memory(publisher) | Way::Stream(publisher, _) => publisher,
+        }
     }
 
-    /// The delta to the state with this change.
-    fn change(&mut self, put: &[(&str, u32)], delete: &[&str]) -> Delta<u32> {
-        let put: Entries = put.iter().map(|(k, v)| ((*k).to_owned(), Arc::new(*v))).collect();
-        self.entries.retain(|k, _| !delete.contains(&k.as_str()));
-        self.entries.extend(put.clone());
-        let hash = self.entries.iter().fold(0u64, |h, (k, e)| h.wrapping_add(entry_hash(k, e.as_ref())));
-        let from = self.version;
-        self.version = Version { epoch: from.epoch, n: from.n + 1, hash };
-        Delta { from, to: self.version, put, delete: delete.iter().map(|k| (*k).to_owned()).collect() }
+    /// A subscription of this process that has what was published.
+    async fn subscribe(&mut self, process: u64) -> Subscription<Number> {
+        let mut subscription = match self {
+            Way::Memory(publisher) => publisher.source.subscribe(ProcessId(process)),
+            Way::Stream(_, site) => site.follow(process, &Metrics::new()),
+        };
+        if self.publisher().version != Version::default() {
+            until(&mut subscription, self.publisher().version).await;
+        }
+        subscription
     }
 
-    fn publish(&mut self, put: &[(&str, u32)], delete: &[&str]) {
-        let delta = self.change(put, delete);
-        self.source.publish(delta).unwrap();
-    }
-
-    fn whole(&self) -> Snapshot<u32> {
-        Snapshot { version: self.version, entries: self.entries.clone() }
+    /// Returns once the publisher knows that this is the version that a process has in use, or that it is gone.
+    async fn acked(&self, process: u64, version: Option<Version>) {
+        match self {
+            Way::Memory(publisher) => {
+                let mut acks = publisher.source.acks();
+                let seen = |acks: &std::sync::Arc<runtime::source::Acks>| {
+                    acks.get(&ProcessId(process)).map(|told| told.version) == version
+                };
+                soon(acks.wait_for(seen)).await.unwrap();
+            }
+            Way::Stream(_, site) => {
+                let connected = |f: Option<&runtime::stream::registry::Follower>| {
+                    f.filter(|f| f.connected).map(|f| f.version) == version
+                };
+                site.known(process, connected).await;
+            }
+        }
     }
 }
 
-async fn changed(subscription: &mut Subscription<u32>) {
-    tokio::time::timeout(Duration::from_secs(5), subscription.changed()).await.expect("a change");
+/// Each of these runs over memory and over a stream.
+macro_rules! suite {
+    ($($name:ident)*) => {
+        mod memory {
+            $(#[tokio::test] async fn $name() { super::$name(super::Way::Memory(super::Publisher::new())).await })*
+        }
+        mod stream {
+            $(#[tokio::test] async fn $name() {
+                let publisher = super::Publisher::new();
+                let site = super::Site::new(&publisher.source).await;
+                super::$name(super::Way::Stream(publisher, Box::new(site))).await
+            })*
+        }
+    };
 }
 
-async fn quiet(subscription: &mut Subscription<u32>) -> bool {
+suite! {
+    first_the_snapshot_then_each_delta
+    a_gap_or_wrong_hash_is_refused_and_the_whole_sent_again_heals_it
+    a_slow_subscriber_comes_to_the_last_version_and_goes_on_with_deltas
+    an_older_epoch_is_refused_and_a_later_one_is_followed
+    what_is_acknowledged_comes_back_until_the_subscriber_leaves
+    without_its_source_a_subscription_goes_on_with_what_it_has
+}
+
+/// Reads on until this version is there.
+async fn until(subscription: &mut Subscription<Number>, version: Version) {
+    soon(async {
+        while subscription.snapshot().version != version {
+            subscription.changed().await;
+        }
+    })
+    .await;
+}
+
+async fn quiet(subscription: &mut Subscription<Number>) -> bool {
     tokio::time::timeout(Duration::from_millis(20), subscription.changed()).await.is_err()
 }
 
-#[tokio::test]
-async fn first_the_snapshot_then_each_delta() {
-    let mut publisher = Publisher::new();
-    publisher.publish(&[("a", 1), ("b", 2)], &[]);
-    let mut subscription = publisher.source.subscribe(ProcessId(1));
+async fn first_the_snapshot_then_each_delta(mut way: Way) {
+    way.publisher().publish(&[("a", 1), ("b", 2)], &[]);
+    let mut subscription = way.subscribe(1).await;
+    let publisher = way.publisher();
     assert_eq!(*subscription.snapshot(), publisher.whole());
     assert!(quiet(&mut subscription).await);
     let before = subscription.snapshot();
     publisher.publish(&[("b", 3)], &["a"]);
     // Nothing changes under the reader's hands.
     assert_eq!(subscription.snapshot(), before);
-    changed(&mut subscription).await;
+    soon(subscription.changed()).await;
     assert_eq!(*subscription.snapshot(), publisher.whole());
     assert_eq!(before.entries.len(), 2);
     publisher.publish(&[("c", 4)], &[]);
-    changed(&mut subscription).await;
+    soon(subscription.changed()).await;
     assert_eq!(*subscription.snapshot(), publisher.whole());
     assert_eq!(subscription.resyncs(), 0);
 }
 
-#[tokio::test]
-async fn a_gap_or_wrong_hash_is_refused_and_the_whole_sent_again_heals_it() {
-    let mut publisher = Publisher::new();
-    let mut subscription = publisher.source.subscribe(ProcessId(1));
-    publisher.publish(&[("a", 1)], &[]);
-    changed(&mut subscription).await;
+async fn a_gap_or_wrong_hash_is_refused_and_the_whole_sent_again_heals_it(mut way: Way) {
+    way.publisher().publish(&[("a", 1)], &[]);
+    let mut subscription = way.subscribe(1).await;
+    let publisher = way.publisher();
     let good = subscription.snapshot();
     let _lost = publisher.change(&[("b", 2)], &[]);
     let after_gap = publisher.change(&[("c", 3)], &[]);
-    assert_eq!(publisher.source.publish(after_gap), Err(DeltaError::Gap));
-    let mut wrong = Delta { from: good.version, to: publisher.version, put: Entries::new(), delete: vec![] };
-    wrong.to.hash ^= 1;
+    assert_eq!(publisher.source.publish(after_gap.clone()), Err(DeltaError::Gap));
+    let mut wrong = after_gap;
+    (wrong.from, wrong.to.hash, wrong.put) = (good.version, wrong.to.hash ^ 1, BTreeMap::new());
     assert_eq!(publisher.source.publish(wrong), Err(DeltaError::Hash));
     assert!(quiet(&mut subscription).await);
     assert_eq!(subscription.snapshot(), good);
     publisher.source.publish_snapshot(publisher.whole()).unwrap();
-    changed(&mut subscription).await;
+    soon(subscription.changed()).await;
     assert_eq!(*subscription.snapshot(), publisher.whole());
     publisher.publish(&[("d", 4)], &[]);
-    changed(&mut subscription).await;
+    soon(subscription.changed()).await;
     assert_eq!(*subscription.snapshot(), publisher.whole());
 }
 
-#[tokio::test]
-async fn a_slow_subscriber_is_sent_the_whole_and_then_goes_on_with_deltas() {
-    let mut publisher = Publisher::new();
-    let mut subscription = publisher.source.subscribe(ProcessId(1));
+async fn a_slow_subscriber_comes_to_the_last_version_and_goes_on_with_deltas(mut way: Way) {
+    let mut subscription = way.subscribe(1).await;
+    let publisher = way.publisher();
     for n in 0..1000 {
         publisher.publish(&[("a", n)], &[]);
     }
-    changed(&mut subscription).await;
+    until(&mut subscription, publisher.version).await;
     assert_eq!(*subscription.snapshot(), publisher.whole());
-    assert_eq!(subscription.resyncs(), 1);
+    let resyncs = subscription.resyncs();
     // Deltas that the whole already holds are passed over.
     assert!(quiet(&mut subscription).await);
     publisher.publish(&[("b", 1)], &[]);
-    changed(&mut subscription).await;
+    soon(subscription.changed()).await;
     assert_eq!(*subscription.snapshot(), publisher.whole());
-    assert_eq!(subscription.resyncs(), 1);
+    assert_eq!(subscription.resyncs(), resyncs);
 }
 
-#[tokio::test]
-async fn an_older_epoch_is_refused() {
-    let mut publisher = Publisher::new();
-    publisher.version.epoch = 3;
+async fn an_older_epoch_is_refused_and_a_later_one_is_followed(mut way: Way) {
+    way.publisher().version.epoch = 3;
+    let publisher = way.publisher();
     publisher.source.publish_snapshot(publisher.whole()).unwrap();
-    publisher.version = Version { epoch: 2, n: 900, hash: 0 };
-    assert_eq!(publisher.source.publish_snapshot(publisher.whole()), Err(DeltaError::Gap));
-    assert_eq!(publisher.source.snapshot().version.epoch, 3);
+    let mut subscription = way.subscribe(1).await;
+    let publisher = way.publisher();
+    let mut old = publisher.whole();
+    old.version = Version { epoch: 2, n: 900, hash: 0 };
+    assert_eq!(publisher.source.publish_snapshot(old), Err(DeltaError::Gap));
+    assert_eq!(publisher.source.version().epoch, 3);
+    publisher.version.epoch = 4;
+    publisher.source.publish_snapshot(publisher.whole()).unwrap();
+    publisher.publish(&[("a", 1)], &[]);
+    until(&mut subscription, publisher.version).await;
+    assert_eq!(*subscription.snapshot(), publisher.whole());
+}
+
+async fn what_is_acknowledged_comes_back_until_the_subscriber_leaves(mut way: Way) {
+    way.publisher().publish(&[("a", 1)], &[]);
+    let version = way.publisher().version;
+    let (one, two) = (way.subscribe(1).await, way.subscribe(2).await);
+    way.acked(1, Some(Version::default())).await;
+    one.ack(version);
+    way.acked(1, Some(version)).await;
+    way.acked(2, Some(Version::default())).await;
+    two.ack(version);
+    way.acked(2, Some(version)).await;
+    drop(one);
+    way.acked(1, None).await;
+    way.acked(2, Some(version)).await;
+}
+
+async fn without_its_source_a_subscription_goes_on_with_what_it_has(mut way: Way) {
+    way.publisher().publish(&[("a", 1)], &[]);
+    let whole = way.publisher().whole();
+    let mut subscription = way.subscribe(1).await;
+    drop(way);
+    assert!(quiet(&mut subscription).await);
+    assert_eq!(*subscription.snapshot(), whole);
+    let mut fixed = Subscription::fixed(whole.clone());
+    assert!(quiet(&mut fixed).await);
+    assert_eq!(*fixed.snapshot(), whole);
 }
 
 #[tokio::test]
@@ -132,7 +205,6 @@ async fn live_means_that_every_subscriber_has_acknowledged() {
         async |limit| tokio::time::timeout(Duration::from_millis(limit), publisher.source.live(version)).await.is_ok();
     one.ack(version);
     assert!(!live(20).await);
-    assert_eq!(publisher.source.acks().borrow().get(&ProcessId(1)), Some(&version));
     two.ack(version);
     assert!(live(5000).await);
     // One that leaves is no longer waited for.
@@ -143,15 +215,13 @@ async fn live_means_that_every_subscriber_has_acknowledged() {
 }
 
 #[tokio::test]
-async fn without_its_source_a_subscription_goes_on_with_what_it_has() {
+async fn in_one_process_a_slow_subscriber_is_sent_the_whole_once() {
     let mut publisher = Publisher::new();
-    publisher.publish(&[("a", 1)], &[]);
-    let whole = publisher.whole();
     let mut subscription = publisher.source.subscribe(ProcessId(1));
-    drop(publisher);
-    assert!(quiet(&mut subscription).await);
-    assert_eq!(*subscription.snapshot(), whole);
-    let mut fixed = Subscription::fixed(whole.clone());
-    assert!(quiet(&mut fixed).await);
-    assert_eq!(*fixed.snapshot(), whole);
+    for n in 0..1000 {
+        publisher.publish(&[("a", n)], &[]);
+    }
+    soon(subscription.changed()).await;
+    assert_eq!(*subscription.snapshot(), publisher.whole());
+    assert_eq!(subscription.resyncs(), 1);
 }
