@@ -4,7 +4,7 @@
 
 space=kubepbx-check
 image=docker.io/$space/web:1
-on_pod=8080 on_host=18080 on_phone=18081
+on_pod=8080 on_host=18080 on_phone=18081 on_machine=18082
 
 check() {
   eval "$(provider_env)"
@@ -19,7 +19,7 @@ check() {
   stage "check: pod to pod" check_pod_to_pod
   stage "check: names" check_names
   stage "check: Service" check_service
-  stage "check: pods' token, log" check_log
+  stage "check: token, log, port-forward" check_by_api
   stage "check: phone to node" check_phone_to_node
   stage "check: pod to phone" check_pod_to_phone
   check_if signal "a frozen container" check_frozen
@@ -39,7 +39,7 @@ check_over() {
   if [[ " $VERBS " = *" cut "* ]]; then
     for node in "${!web[@]}"; do provider_join "$node" || true; done
   fi
-  [ ! -e "$scratch/phone.pid" ] || kill "$(cat "$scratch/phone.pid")" 2>/dev/null || true
+  helper_over
   if [ $status -ne 0 ]; then
     say "check failed; what there is:"
     "$KUBECTL" --request-timeout 10s get node,pod --all-namespaces -o wide >&2 || true
@@ -66,8 +66,8 @@ check_image() {
 who() { printf '#!%s sh\necho "Content-Type: text/plain"\necho\necho "$NODE $REMOTE_ADDR"\n' "$1"; }
 
 check_pods() {
-  k delete namespace $space --ignore-not-found >/dev/null
-  k create namespace $space >/dev/null
+  "$KUBECTL" --request-timeout 60s delete namespace $space --ignore-not-found >/dev/null
+  "$KUBECTL" --request-timeout 30s create namespace $space >/dev/null
   until_ok 30 k get serviceaccount default
   { servers web "$on_pod" false; servers host "$on_host" true; } | k apply --server-side -f - >/dev/null
   k rollout status daemonset/web --timeout 90s >/dev/null
@@ -92,13 +92,14 @@ spec:
     metadata: {labels: {app: $1}}
     spec:
       hostNetwork: $3
+      dnsPolicy: ClusterFirstWithHostNet
       terminationGracePeriodSeconds: 0
       securityContext: {runAsNonRoot: true, runAsUser: 65534, seccompProfile: {type: RuntimeDefault}}
       containers:
       - name: web
         image: $image
         imagePullPolicy: Never
-        command: [/busybox, sh, -c, "echo served on \$NODE; exec /busybox httpd -f -p $2 -h /www"]
+        command: [/busybox, sh, -c, "echo served on \$NODE; exec /busybox httpd -f -p 0.0.0.0:$2 -h /www"]
         env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
         readinessProbe: {tcpSocket: {port: $2}, periodSeconds: 1}
         securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
@@ -134,41 +135,49 @@ check_pod_to_pod() {
 }
 
 check_names() {
-  local node
-  for node in "${!web[@]}"; do
-    answers '* *' from_pod "${web[$node]}" web
-    answers '* *' from_pod "${web[$node]}" "web.$space.svc.cluster.local"
-    # Not every cluster is its own resolver's client on the host; the addresses are asked for by number there.
+  local pod
+  for pod in "${web[@]}" "${host[@]}"; do
+    answers '* *' from_pod "$pod" web
+    answers '* *' from_pod "$pod" "web.$space.svc.cluster.local"
     answers "*$(k get service web -o 'jsonpath={.spec.clusterIP}')*" \
-      k exec "${web[$node]}" -- /busybox nslookup "web.$space.svc.cluster.local"
+      k exec "$pod" -- /busybox nslookup "web.$space.svc.cluster.local"
   done
 }
 
 # By its address, from pods and from nodes, and every pod behind it has its turn.
 check_service() {
-  local node to address
-  address=$(k get service web -o 'jsonpath={.spec.clusterIP}')
+  local node to virtual
+  virtual=$(k get service web -o 'jsonpath={.spec.clusterIP}')
   for node in "${!web[@]}"; do
     for to in "${!web[@]}"; do
-      answers "$to *" from_pod "${web[$node]}" "$address"
-      answers "$to *" from_pod "${host[$node]}" "$address"
+      answers "$to *" from_pod "${web[$node]}" "$virtual"
+      answers "$to *" from_pod "${host[$node]}" "$virtual"
     done
   done
 }
 
-check_log() {
+check_by_api() {
   local node
   for node in "${!web[@]}"; do
     answers "served on $node" k logs "${web[$node]}"
     answers '*.*.*' k exec "${web[$node]}" -- /busybox cat /var/run/secrets/kubernetes.io/serviceaccount/token
+    # Itself, not a shell around it: this is who is ended.
+    "$KUBECTL" -n $space port-forward "${web[$node]}" "$on_machine:$on_pod" >/dev/null 2>&1 &
+    echo $! >"$scratch/helper.pid"
+    answers "$node *" timeout 3 busybox wget -qO- "http://127.0.0.1:$on_machine/cgi-bin/who"
+    helper_over
   done
 }
 
-# By the addresses that `env` gives.
+# By the addresses that `env` gives: what listens on the node, and a port that Kubernetes opens there for a Service.
 check_phone_to_node() {
-  local entry
+  local entry port
+  k patch service web --type merge -p '{"spec": {"type": "NodePort"}}' >/dev/null
+  port=$(k get service web -o 'jsonpath={.spec.ports[0].nodePort}')
   for entry in $NODES; do
-    [ -z "${host[${entry%%=*}]:-}" ] || answers "${entry%%=*} $PHONES_ADDRESS" from_phone "${entry#*=}:$on_host"
+    [ -n "${host[${entry%%=*}]:-}" ] || { say "no pod comes to node ${entry%%=*}"; return 1; }
+    answers "${entry%%=*} $PHONES_ADDRESS" from_phone "${entry#*=}:$on_host"
+    answers '* *' from_phone "${entry#*=}:$port"
   done
 }
 
@@ -178,13 +187,19 @@ check_pod_to_phone() {
   mkdir -p "$scratch/phone/cgi-bin"
   who "$(command -v busybox)" >"$scratch/phone/cgi-bin/who"
   chmod +x "$scratch/phone/cgi-bin/who"
-  NODE=phone "${phones[@]}" busybox httpd -f -p $on_phone -h "$scratch/phone" &
-  echo $! >"$scratch/phone.pid"
+  NODE=phone "${phones[@]}" busybox httpd -f -p "0.0.0.0:$on_phone" -h "$scratch/phone" &
+  echo $! >"$scratch/helper.pid"
   for node in "${!web[@]}"; do
     answers "phone ${node_ip[$node]}" from_pod "${web[$node]}" "$PHONES_ADDRESS:$on_phone"
   done
-  kill "$(cat "$scratch/phone.pid")"
-  rm "$scratch/phone.pid"
+  helper_over
+}
+
+# Ends what a check has running beside it.
+helper_over() {
+  [ -e "$scratch/helper.pid" ] || return 0
+  kill "$(cat "$scratch/helper.pid")" 2>/dev/null || true
+  rm "$scratch/helper.pid"
 }
 
 check_frozen() {
@@ -208,14 +223,14 @@ check_cut() {
 
 # The address leads to one node, and pods there see who calls.
 check_load_balancer() {
-  local address=203.0.113.80
+  local cloud=203.0.113.80
   k patch service web --type merge -p '{"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}}' >/dev/null
   k patch service web --type merge --subresource status \
-    -p "{\"status\": {\"loadBalancer\": {\"ingress\": [{\"ip\": \"$address\"}]}}}" >/dev/null
-  provider_route $address "$second"
-  answers "$second $PHONES_ADDRESS" from_phone $address
-  provider_unroute $address
-  silent from_phone $address
+    -p "{\"status\": {\"loadBalancer\": {\"ingress\": [{\"ip\": \"$cloud\"}]}}}" >/dev/null
+  provider_route $cloud "$second"
+  answers "$second $PHONES_ADDRESS" from_phone $cloud
+  provider_unroute $cloud
+  silent from_phone $cloud
 }
 
 check_leaks() {

@@ -41,12 +41,12 @@ all_built() {
 
 # Two builds of one machine wait for each other.
 build() {
+  ! all_built || return 0
   mkdir -p "$cache"
   (
     flock 9
     chmod -fR u+w "$cache"/.half-* || true
     rm -rf "$cache"/.half-*
-    all_built && exit
     go_new_enough || built "$(go_home)" make_go
     built "$(door_home)" make_door
     built "$(pause_home)" make_pause
