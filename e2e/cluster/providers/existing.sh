@@ -6,23 +6,26 @@
 #   KUBEPBX_CLUSTER_LOAD    a command that gives an image archive, its argument, to every node ('minikube image load')
 
 lacks() {
-  [ -n "${KUBECONFIG:-}" ] || { echo "KUBECONFIG is not set"; return; }
+  [ -n "${KUBECONFIG:-}" ] || [ "$(recorded)" = existing ] || { echo "KUBECONFIG is not set"; return; }
   local program missing=
   for program in kubectl helm ip flock busybox; do
     command -v "$program" >/dev/null || missing+=" $program"
   done
   [ -z "$missing" ] || { echo "not installed:$missing"; return; }
-  local said
-  said=$(kubectl --request-timeout 10s get --raw /readyz 2>&1) || echo "KUBECONFIG=$KUBECONFIG: ${said##*$'\n'}"
+  local said config=${KUBECONFIG:-$state/kubeconfig}
+  said=$(KUBECONFIG=$config kubectl --request-timeout 10s get --raw /readyz 2>&1) || echo "KUBECONFIG=$config: ${said##*$'\n'}"
 }
 
-# What was given is kept: later verbs mean the same cluster.
+# What was given is kept: later verbs, and an `up` without it, mean the same cluster.
 provider_up() {
-  mkdir -p "$state"
-  chmod 700 "$state"
-  kubectl config view --raw --flatten --minify >"$state/kubeconfig"
-  declare -p KUBEPBX_CLUSTER_{NODES,PHONES,LOAD} 2>/dev/null >"$state/given" || true
-  echo existing >"$state/provider"
+  if [ -n "${KUBECONFIG:-}" ]; then
+    mkdir -p "$state"
+    chmod 700 "$state"
+    kubectl config view --raw --flatten --minify >"$state/kubeconfig.half"
+    mv "$state/kubeconfig.half" "$state/kubeconfig"
+    declare -p KUBEPBX_CLUSTER_{NODES,PHONES,LOAD} 2>/dev/null >"$state/given" || true
+    echo existing >"$state/provider"
+  fi
   kubectl_ wait --for=condition=Ready node --all --timeout=60s --request-timeout 70s >/dev/null
   say "existing: $(kubectl_ config current-context)"
 }
