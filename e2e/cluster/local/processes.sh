@@ -2,14 +2,15 @@
 # Processes of the cluster outlive the shell that starts them. Each is born into a control group of the cluster, and so
 # is all that it starts: to end them is to end what is in those groups, whatever forked from whom.
 
-# The roots of the control groups: one a hierarchy (version 1) or the one (version 2).
+# The roots of the control groups: one a hierarchy (version 1, beside which runc may use an empty one of version 2), or
+# the one of version 2.
 cgroup_roots() {
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
     echo /sys/fs/cgroup
   else
     local root
     for root in /sys/fs/cgroup/*/; do
-      [ -e "$root/tasks" ] && [ ! -L "${root%/}" ] && echo "${root%/}"
+      [ -e "$root/cgroup.procs" ] && [ ! -L "${root%/}" ] && echo "${root%/}"
     done
   fi
 }

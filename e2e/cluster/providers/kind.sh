@@ -48,8 +48,9 @@ nodes_ready() {
 
 # The node image is there already, and has a `sleep`.
 phones_up() {
-  local image
-  image=$(docker inspect --format '{{.Image}}' "$(workers | head -n 1)")
+  local worker image
+  read -r worker < <(workers)
+  image=$(docker inspect --format '{{.Image}}' "$worker")
   docker run --detach --name $phones_container --network kind --entrypoint sleep "$image" infinity >/dev/null
   # What phones send to pods or Services goes nowhere, and is counted.
   in_phones nft -f - <<END
@@ -90,7 +91,7 @@ provider_load() {
 
 provider_env() {
   local node list='' lan
-  lan=$(docker network inspect --format '{{range .IPAM.Config}}{{println .Subnet}}{{end}}' kind | grep -m 1 -F .)
+  lan=$(docker network inspect --format '{{range .IPAM.Config}}{{println .Subnet}}{{end}}' kind | awk '/[.]/ && !seen++')
   for node in $(workers); do list+=" $node=$(address_of "$node")"; done
   cat <<END
 PROVIDER=kind
