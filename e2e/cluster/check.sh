@@ -7,6 +7,7 @@ image=docker.io/$space/web:1
 on_pod=8080 on_host=18080 on_phone=18081 on_machine=18082
 
 check() {
+  command -v busybox >/dev/null || fail "not installed: busybox, a static one (make cluster-tools)"
   eval "$(provider_env)"
   export KUBECONFIG
   local from=$SECONDS
