@@ -40,6 +40,7 @@ e2e-serve: ## `kubepbx serve` with real phones: SIPp, baresip, kubepbx phone
 bench: ## Benchmarks, each as a ratio to a floor in the same run
 	$(stage) "wire path" $(CARGO) bench --locked -p sip --bench wire
 	$(stage) "relay" $(CARGO) bench --locked -p media --bench relay
+	$(stage) "compiler" $(CARGO) bench --locked -p api --bench compile
 
 fuzz: ## A long fuzz run
 	@fuzz/run

@@ -22,6 +22,9 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// The Lease of the election.
+const LEASE: &str = "kubepbx-operator";
+
 /// Turns the resources of kubepbx.io into pods and into the configuration of what runs in them.
 #[derive(Debug, Parser)]
 #[command(name = "operator", version)]
@@ -138,11 +141,13 @@ async fn run(args: Args) -> anyhow::Result<()> {
     serves.ready();
 
     let identity = format!("{}_{}", args.pod, runtime::entropy::process_id());
-    let candidate = Candidate::new(&args.namespace, "kubepbx-operator", &identity, &args.own_url(listen));
+    let candidate = Candidate::new(&args.namespace, LEASE, &identity, &args.own_url(listen));
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let wait = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
         // An error says that nobody is left who could stop us: the process ends.
         let _ = stopped.wait_for(|stop| *stop).await;
+        // Leadership is given up at once.
+        true
     };
     let ahead = registry.ahead();
     let elected = tokio::spawn(leader::run(client.clone(), candidate, ahead, tell, wait(stopped.clone())));
@@ -150,7 +155,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let (settings, measures, current) = (args.settings(), Measures::new(&metrics), trust.clone());
     let parts = Parts {
         client: client.clone(),
-        installation: args.namespace.clone(),
+        installation: format!("{}/{LEASE}", args.namespace),
         watch: watch::watch(&client, &args.scope(), &measures),
         registry,
         leader: leads,
@@ -163,7 +168,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         measures,
         health,
     };
-    let mut engine = tokio::spawn(engine::run(parts, wait(stopped)));
+    let mut engine = tokio::spawn(engine::run(parts, async move { _ = wait(stopped).await }));
     tracing::info!(%listen, probes = %args.probes, scope = ?args.scope(), "the operator runs");
 
     let failed = tokio::select! {

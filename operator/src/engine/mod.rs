@@ -3,12 +3,12 @@
 //! One task owns all state. What takes time (fetching a Secret, applying an object, writing a status) is a job of its own,
 //! and what came of it returns here. Standbys take everything in and do nothing; whoever no longer leads drops its jobs.
 
-mod claim;
 mod site;
 
 use crate::apply::{Applier, Done};
 use crate::events::{Events, Note};
 use crate::held::Found;
+use crate::leader::claim::{Claim, Claims};
 use crate::metrics::Measures;
 use crate::observe::{self, News};
 use crate::keep;
@@ -21,7 +21,6 @@ use runtime::stream::registry::Registry;
 use runtime::stream::server::Leader;
 use runtime::{Clock, Health};
 use futures::FutureExt;
-use claim::{Claim, Claimed};
 pub use site::{Build, Job, KEYS, Owner, Site, Tools, Turn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -156,8 +155,9 @@ struct Term {
     publisher: Publisher,
     /// Namespaces whose beginning is under way.
     beginning: BTreeSet<String>,
-    /// Namespaces that are claimed, and what was said of each last.
-    claims: BTreeMap<String, (Claim, Claimed)>,
+    /// The claims of namespaces, and what was said of each last.
+    claims: Claims,
+    claimed: BTreeMap<String, Claim>,
     /// Who reads which store; see [`Site::store`].
     observers: BTreeMap<String, ((String, String, String), JoinSet<()>)>,
 }
@@ -233,7 +233,8 @@ impl Engine {
             epoch,
             publisher: Publisher::new(self.registry.clone()),
             beginning: BTreeSet::new(),
-            claims: BTreeMap::new(),
+            claims: Claims::new(self.client.clone(), &self.installation),
+            claimed: BTreeMap::new(),
             observers: BTreeMap::new(),
         });
         self.measures.leads(self.term.is_some());
@@ -261,22 +262,26 @@ impl Engine {
         if !site.is_served() {
             return false;
         }
-        let (claim, said) = term.claims.entry(namespace.to_owned()).or_insert_with(|| {
-            let claim = Claim::new(self.client.clone(), namespace, &self.installation, self.told.clone());
-            (claim, Claimed::Unknown)
+        let said = term.claimed.entry(namespace.to_owned()).or_insert_with(|| {
+            let mut leads = term.claims.hold(namespace);
+            let (told, namespace) = (self.told.clone(), namespace.to_owned());
+            self.followers.spawn(async move {
+                while leads.changed().await.is_ok() && told.send(namespace.clone()).await.is_ok() {}
+            });
+            Claim::Unknown
         });
-        let state = claim.state();
-        if state != *said {
-            if let Claimed::Theirs(who) = &state {
+        let claim = term.claims.claim(namespace);
+        if claim != *said {
+            if let Claim::Theirs(who) = &claim {
                 tracing::warn!(namespace, who, "another operator serves it: it is left alone");
                 let text = format!("the operator {who} serves this namespace: {} leaves it alone", self.installation);
                 for owner in site.pbxes() {
                     self.events.pbx(namespace, &owner, Note::warning("ClaimedByAnother", text.clone()));
                 }
             }
-            *said = state.clone();
+            said.clone_from(&claim);
         }
-        state == Claimed::Ours
+        claim == Claim::Ours
     }
 
     fn turn_one(&mut self, namespace: &str) {

@@ -2,7 +2,7 @@
 
 use super::{Fact, Key, Known, ObjectKey};
 use crate::apply::Live;
-use crate::programmed::Pod;
+use crate::programmed;
 use api::{Kind, Resource, ResourceId, Spec};
 use k8s_openapi::api::core::v1::{self as core, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -12,9 +12,6 @@ use std::time::Duration;
 
 /// The label that names the Pbx.
 const INSTANCE: &str = "app.kubernetes.io/instance";
-
-/// The label that names the service.
-const COMPONENT: &str = "app.kubernetes.io/component";
 
 /// A resource of ours. One that is being deleted is there until it is gone: nothing waits for a finalizer of ours.
 pub(super) fn resource(kind: Kind, mut object: DynamicObject) -> Option<(Key, Fact)> {
@@ -62,48 +59,16 @@ pub(super) fn object(kind: &str, object: DynamicObject) -> Option<(Key, Fact)> {
     Some((Key::Object(key), Fact::Object(Live::of(kind, &object))))
 }
 
-/// A pod of one of the services.
+/// A pod of one of the services, and the Pbx that it belongs to.
 pub(super) fn pod(pod: core::Pod) -> Option<(Key, Fact)> {
-    let name = pod.metadata.name?;
-    let labels = pod.metadata.labels.unwrap_or_default();
-    let component = labels.get(COMPONENT)?;
-    let service = crate::SERVICES.into_iter().find(|service| service.as_str() == component)?;
-    let instance = labels.get(INSTANCE)?.clone();
-    let status = pod.status.unwrap_or_default();
-    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    let leaving = ended || pod.metadata.deletion_timestamp.is_some();
-    let ready = has_been_ready(&status);
-    let failing = ready && !is_true(&status, "Ready");
-    let fact = Pod { name: name.clone(), service, ready, failing, leaving };
-    Some((Key::Pod(name), Fact::Pod(fact, instance)))
-}
-
-fn is_true(status: &core::PodStatus, condition: &str) -> bool {
-    status.conditions.iter().flatten().any(|c| c.type_ == condition && c.status == "True")
-}
-
-/// Whether the containers that run now have been ready since they were started: they are, or they were until after then.
-fn has_been_ready(status: &core::PodStatus) -> bool {
-    let condition = status.conditions.iter().flatten().find(|c| c.type_ == "ContainersReady");
-    let Some(condition) = condition else { return false };
-    if condition.status == "True" {
-        return true;
-    }
-    let running = status.container_statuses.iter().flatten().map(|container| {
-        let state = container.state.as_ref()?.running.as_ref()?;
-        state.started_at.as_ref().map(|time| time.0)
-    });
-    // None: one that does not run.
-    let started: Option<Vec<_>> = running.collect();
-    let latest = started.and_then(|times| times.into_iter().max());
-    let changed = condition.last_transition_time.as_ref().map(|time| time.0);
-    matches!((changed, latest), (Some(changed), Some(latest)) if changed > latest)
+    let fact = programmed::pod(&pod)?;
+    let instance = pod.metadata.labels.as_ref()?.get(INSTANCE)?.clone();
+    Some((Key::Pod(fact.name.clone()), Fact::Pod(fact, instance)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use contract::Service;
     use serde_json::json;
 
     fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
@@ -133,42 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn readiness_is_a_latch_of_the_containers_that_run_now() {
-        let pod_at = |ready: &str, changed: u32, started: Option<u32>| -> core::PodStatus {
-            let state = started.map_or(
-                json!({"waiting": {"reason": "CrashLoopBackOff"}}),
-                |s| json!({"running": {"startedAt": format!("2026-01-01T00:00:{s:02}Z")}}),
-            );
-            read(json!({
-                "conditions": [{"type": "ContainersReady", "status": ready,
-                                "lastTransitionTime": format!("2026-01-01T00:00:{changed:02}Z")}],
-                "containerStatuses": [{"name": "router", "image": "i", "imageID": "", "ready": ready == "True",
-                                       "restartCount": 0, "state": state}],
-            }))
-        };
-        for (status, want, why) in [
-            (pod_at("True", 20, Some(10)), true, "it is ready"),
-            (pod_at("False", 5, Some(10)), false, "it never was"),
-            (pod_at("False", 30, Some(10)), true, "it was, and its probe fails now"),
-            (pod_at("False", 30, Some(31)), false, "it was, before it was restarted in place"),
-            (pod_at("False", 30, None), false, "it was, and does not run"),
-            (core::PodStatus::default(), false, "it has not been scheduled"),
-        ] {
-            assert_eq!(has_been_ready(&status), want, "{why}");
-        }
-    }
-
-    #[test]
-    fn a_pod_is_of_a_service_and_of_a_pbx() {
+    fn a_pod_is_of_a_pbx() {
         let mut text = json!({"metadata": {"name": "main-router-x", "labels":
             {"app.kubernetes.io/component": "router", "app.kubernetes.io/instance": "main"}}});
         let (key, fact) = pod(read(text.clone())).unwrap();
         assert_eq!(key, Key::Pod("main-router-x".into()));
-        let want = Pod { name: "main-router-x".into(), service: Service::Router, ready: false, failing: false, leaving: false };
-        assert_eq!(fact, Fact::Pod(want, "main".into()));
-        text["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        assert!(matches!(pod(read(text.clone())), Some((_, Fact::Pod(Pod { leaving: true, .. }, _)))));
-        text["metadata"]["labels"]["app.kubernetes.io/component"] = json!("operator");
+        assert!(matches!(fact, Fact::Pod(pod, of) if pod.name == "main-router-x" && of == "main"));
+        text["metadata"]["labels"].as_object_mut().unwrap().remove("app.kubernetes.io/instance");
         assert!(pod(read(text)).is_none());
     }
 }
