@@ -204,7 +204,8 @@ pub fn endpoint(resource: &Resource) -> Option<&str> {
 fn secrets(spec: &Spec) -> BTreeSet<String> {
     let name = match spec {
         Spec::Endpoint(endpoint) => endpoint.auth.as_ref().map(|auth| &auth.password_secret_ref.name),
-        Spec::Pbx(_) | Spec::Dialplan(_) | Spec::Dispatcher(_) => None,
+        Spec::Pbx(pbx) => pbx.store.as_ref().map(|store| &store.secret_ref.name),
+        Spec::Dialplan(_) | Spec::Dispatcher(_) => None,
     };
     name.cloned().into_iter().collect()
 }
@@ -220,7 +221,13 @@ mod tests {
             "passwordSecretRef": {"name": secret, "key": name}}});
         let spec = Box::new(Spec::Endpoint(serde_json::from_value(spec).unwrap()));
         let resource = Resource { name: name.into(), generation, created: None, spec };
-        Known { resource, uid: name.into(), version: generation.unsigned_abs(), conditions: Vec::new(), observed: Default::default() }
+        Known {
+            resource,
+            uid: name.into(),
+            version: generation.unsigned_abs(),
+            conditions: Vec::new(),
+            observed: Default::default(),
+        }
     }
 
     fn pbx(name: &str, created: u64) -> Known {

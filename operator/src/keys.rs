@@ -1,7 +1,7 @@
 //! The installation's keys of a namespace: a Secret that is made once and never deleted.
 
 use crate::apply::text;
-use crate::engine::KEYS;
+use crate::build::KEYS_SECRET;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -17,7 +17,7 @@ pub async fn make(client: &Client, namespace: &str) -> Result<(), String> {
     let keys = runtime::keys::fresh().map_err(|error| error.to_string())?;
     let secret = Secret {
         metadata: ObjectMeta {
-            name: Some(KEYS.to_owned()),
+            name: Some(KEYS_SECRET.to_owned()),
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             ..ObjectMeta::default()
         },

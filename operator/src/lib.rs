@@ -4,15 +4,16 @@
 //! [`leader`] elects the one that does so; [`publish`] serves what was compiled to the processes that [`review`] knows, under
 //! the certificate that [`tls`] made; [`programmed`] decides when an object is live everywhere. [`held`] is what the next leader must
 //! know beside the resources. [`engine`] is the loop: it takes what [`watch`] sees, has [`compile`] compile it, and does what
-//! [`apply`] and [`status`] decide.
+//! [`apply`] and [`status`] decide over the objects that [`build`] makes.
 
 pub mod apply;
+pub mod build;
 pub mod compile;
 pub mod engine;
 pub mod events;
 pub mod held;
-mod keep;
-mod keys;
+pub mod keep;
+pub mod keys;
 pub mod leader;
 pub mod metrics;
 pub mod objects;

@@ -1,13 +1,15 @@
 //! The operator as a process: flags, TLS, election, probes, and the loop between them.
 
 use anyhow::Context;
+use api::SecretRef;
 use clap::Parser;
 use kube::Client;
+use operator::build::Defaults;
 use operator::engine::{self, Parts};
 use operator::events::Events;
 use operator::leader::{self, Candidate};
 use operator::metrics::Measures;
-use operator::objects::{self, Settings};
+use operator::objects;
 use operator::review::Reviews;
 use operator::tls::Tls;
 use operator::watch::{self, Scope};
@@ -47,6 +49,9 @@ struct Args {
     /// Their tag
     #[arg(long, env = "KUBEPBX_TAG", default_value = env!("CARGO_PKG_VERSION"))]
     tag: String,
+    /// When nodes pull images: IfNotPresent, Always or Never
+    #[arg(long, env = "KUBEPBX_PULL_POLICY", default_value = "IfNotPresent")]
+    pull_policy: String,
     /// The Secret, in each namespace, whose key `url` says where the store is
     #[arg(long, env = "KUBEPBX_STORE_SECRET", default_value = "kubepbx-store")]
     store_secret: String,
@@ -69,16 +74,15 @@ impl Args {
         self.watch.clone().unwrap_or_else(|| Scope::Namespaces(vec![self.namespace.clone()]))
     }
 
-    fn settings(&self) -> Settings {
-        Settings {
-            images: self.images.trim_end_matches('/').to_owned(),
+    fn defaults(&self) -> Defaults {
+        let url = || format!("https://kubepbx-operator.{}.svc:8443", self.namespace);
+        Defaults {
+            registry: self.images.trim_end_matches('/').to_owned(),
             tag: self.tag.clone(),
-            operator_url: self
-                .url
-                .clone()
-                .unwrap_or_else(|| format!("https://kubepbx-operator.{}.svc:8443", self.namespace)),
+            pull_policy: self.pull_policy.clone(),
+            operator_url: self.url.clone().unwrap_or_else(url),
             operator_namespace: self.namespace.clone(),
-            store_secret: self.store_secret.clone(),
+            store: SecretRef { name: self.store_secret.clone(), key: "url".to_owned() },
         }
     }
 
@@ -152,18 +156,18 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let ahead = registry.ahead();
     let elected = tokio::spawn(leader::run(client.clone(), candidate, ahead, tell, wait(stopped.clone())));
 
-    let (settings, measures, current) = (args.settings(), Measures::new(&metrics), trust.clone());
+    let (defaults, measures, current) = (args.defaults(), Measures::new(&metrics), trust.clone());
     let parts = Parts {
         client: client.clone(),
         installation: format!("{}/{LEASE}", args.namespace),
         watch: watch::watch(&client, &args.scope(), &measures),
         registry,
         leader: leads,
-        build: Box::new(move |namespace, owner, spec| {
-            objects::all(&settings, namespace, owner, spec, &current.borrow())
+        store: defaults.store.clone(),
+        build: Box::new(move |namespace, owner, spec, facts| {
+            objects::all(&defaults, namespace, owner, spec, facts, &current.borrow())
         }),
         rebuild: trust,
-        store: (args.store_secret.clone(), "url".to_owned()),
         events: Events::new(client, &args.pod),
         measures,
         health,

@@ -1,5 +1,6 @@
-//! All objects of a Pbx: those that `build` makes, and the authorities that its pods trust.
+//! All objects of a Pbx: those that [`crate::build`] makes, and the authorities that its pods trust.
 
+use crate::build::{self, CA_CONFIG_MAP, Defaults, Facts, Installation};
 use crate::engine::Owner;
 use api::PbxSpec;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -7,32 +8,28 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::DynamicObject;
 use serde_json::json;
 
-/// The ConfigMap of the authorities, with one key [`CA_KEY`].
-pub const CA: &str = "kubepbx-ca";
-
-/// Its key.
-pub const CA_KEY: &str = "ca.crt";
-
-/// What pods are made from beside the Pbx.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Where images are, such as `docker.io/kubepbx`.
-    pub images: String,
-    /// Their tag.
-    pub tag: String,
-    /// Where pods reach the operator.
-    pub operator_url: String,
-    /// The operator's namespace.
-    pub operator_namespace: String,
-    /// The Secret with the store's URL, where a Pbx names none.
-    pub store_secret: String,
-}
+/// The key of the ConfigMap of the authorities.
+const CA_KEY: &str = "ca.crt";
 
 /// All objects of a Pbx; `trust` is what [`crate::tls::Tls::trust`] says.
-pub fn all(settings: &Settings, namespace: &str, owner: &Owner, spec: &PbxSpec, trust: &str) -> Vec<DynamicObject> {
-    let mut objects = Vec::new();
-    objects.push(authorities(namespace, owner, trust));
-    objects.into_iter().flatten().collect()
+pub fn all(
+    defaults: &Defaults,
+    namespace: &str,
+    owner: &Owner,
+    spec: &PbxSpec,
+    facts: &Facts,
+    trust: &str,
+) -> Vec<DynamicObject> {
+    let mut objects = build::build(&Installation {
+        namespace: namespace.to_owned(),
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
+        spec: spec.clone(),
+        defaults: defaults.clone(),
+        facts: facts.clone(),
+    });
+    objects.extend(authorities(namespace, owner, trust));
+    objects
 }
 
 /// What makes an object go with its Pbx.
@@ -57,7 +54,7 @@ fn authorities(namespace: &str, owner: &Owner, trust: &str) -> Option<DynamicObj
         "apiVersion": <ConfigMap as k8s_openapi::Resource>::API_VERSION,
         "kind": <ConfigMap as k8s_openapi::Resource>::KIND,
         "metadata": {
-            "name": CA, "namespace": namespace, "labels": labels, "ownerReferences": [owner_reference(owner)],
+            "name": CA_CONFIG_MAP, "namespace": namespace, "labels": labels, "ownerReferences": [owner_reference(owner)],
         },
         "data": {CA_KEY: trust},
     });

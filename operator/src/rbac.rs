@@ -33,11 +33,7 @@ pub const SERVED: &[Rule] = &[
     // Metadata of all; by name those referred to. Keys are made once; what is held comes and goes.
     rule(&[""], &["secrets"], &["get", "list", "watch", "create", "delete"]),
     rule(&[""], &["pods"], &["get", "list", "watch", "patch"]),
-    rule(
-        &[""],
-        &["serviceaccounts", "configmaps", "services"],
-        &["get", "list", "watch", "create", "patch", "delete"],
-    ),
+    rule(&[""], &["serviceaccounts", "configmaps", "services"], &["get", "list", "watch", "create", "patch", "delete"]),
     rule(&["apps"], &["deployments", "daemonsets"], &["get", "list", "watch", "create", "patch", "delete"]),
     rule(&["policy"], &["poddisruptionbudgets"], &["get", "list", "watch", "create", "patch", "delete"]),
     rule(&["networking.k8s.io"], &["networkpolicies"], &["get", "list", "watch", "create", "patch", "delete"]),
@@ -75,7 +71,9 @@ mod tests {
     fn all_that_is_watched_and_made_is_allowed_and_nothing_is_allowed_twice_or_at_large() {
         let served = allowed(SERVED);
         let allows = |group: &str, resource: &str, verbs: &[&str]| {
-            verbs.iter().for_each(|verb| assert!(served.contains(&format!("{group}/{resource}/{verb}")), "{resource} {verb}"));
+            verbs
+                .iter()
+                .for_each(|verb| assert!(served.contains(&format!("{group}/{resource}/{verb}")), "{resource} {verb}"));
         };
         for kind in Kind::ALL {
             let resource = crate::watch::resource(kind);

@@ -22,6 +22,8 @@ pub struct Live {
     pub leaving: bool,
     /// What a workload says of its pods; none for what has no pods.
     pub pods: Option<Pods>,
+    /// The address or name that a load balancer gave a Service.
+    pub ingress: Option<String>,
 }
 
 /// The pods of a workload.
@@ -62,6 +64,7 @@ impl Live {
             fields: fields.and_then(|entry| entry.fields_v1.as_ref()).map(|fields| hash(&fields.0)),
             leaving: meta.deletion_timestamp.is_some(),
             pods: pods(kind, object),
+            ingress: ingress(kind, object),
         }
     }
 }
@@ -69,6 +72,12 @@ impl Live {
 /// An object's resource version as a number; 0 for one that has none.
 pub fn version(meta: &ObjectMeta) -> u64 {
     meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+fn ingress(kind: &str, object: &DynamicObject) -> Option<String> {
+    let first = object.data.pointer("/status/loadBalancer/ingress/0").filter(|_| kind == "Service")?;
+    let text = |field: &str| first.get(field).and_then(Value::as_str).map(str::to_owned);
+    text("ip").or_else(|| text("hostname"))
 }
 
 fn pods(kind: &str, object: &DynamicObject) -> Option<Pods> {
@@ -174,6 +183,11 @@ mod tests {
                        "updatedNumberScheduled": 2, "numberAvailable": 1}});
         let pods = live(&daemons).pods.unwrap();
         assert_eq!((pods.wanted, pods.at_strength()), (2, false));
-        assert_eq!(live(&json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "s"}})).pods, None);
+        let mut service = json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "s"}});
+        assert_eq!((live(&service).pods, live(&service).ingress), (None, None));
+        service["status"] = json!({"loadBalancer": {"ingress": [{"hostname": "lb.example"}]}});
+        assert_eq!(live(&service).ingress.as_deref(), Some("lb.example"));
+        service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7", "hostname": "lb.example"}]}});
+        assert_eq!(live(&service).ingress.as_deref(), Some("192.0.2.7"));
     }
 }

@@ -195,9 +195,15 @@ impl Site {
 
     /// Each tier that should be there, in the order of change, with what is known of its workload.
     pub fn tiers(&self) -> Vec<(Service, Option<&Live>)> {
-        let mut tiers: Vec<_> = self.desired.iter().filter_map(|(key, d)| Some((d.tier?, self.live.get(key)))).collect();
+        let mut tiers: Vec<_> =
+            self.desired.iter().filter_map(|(key, d)| Some((d.tier?, self.live.get(key)))).collect();
         tiers.sort_by_key(|(tier, _)| *tier);
         tiers.into_iter().filter_map(|(tier, live)| Some((*TIERS.get(tier)?, live))).collect()
+    }
+
+    /// The address or name that a Service of ours was given by a load balancer.
+    pub fn ingress(&self) -> Option<String> {
+        self.desired.keys().find_map(|key| self.live.get(key)?.ingress.clone())
     }
 
     /// True once everything is applied that should be.

@@ -8,20 +8,21 @@ mod site;
 use crate::apply::{Applier, Done};
 use crate::events::{Events, Note};
 use crate::held::Found;
+use crate::keep;
 use crate::leader::claim::{Claim, Claims};
 use crate::metrics::Measures;
 use crate::observe::{self, News};
-use crate::keep;
 use crate::publish::Publisher;
 use crate::status::{self, Content, Place, Queue};
 use crate::watch::secrets::{self, Fetched};
 use crate::watch::{Event, ObjectKey, Watch};
+use api::SecretRef;
+use futures::FutureExt;
 use kube::Client;
 use runtime::stream::registry::Registry;
 use runtime::stream::server::Leader;
 use runtime::{Clock, Health};
-use futures::FutureExt;
-pub use site::{Build, Job, KEYS, Owner, Site, Tools, Turn};
+pub use site::{Build, Job, Owner, Site, Tools, Turn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -61,7 +62,7 @@ pub struct Parts {
     /// Changes when `build` has changed.
     pub rebuild: watch::Receiver<String>,
     /// The Secret, in each namespace, and its key, that say where the store is.
-    pub store: (String, String),
+    pub store: SecretRef,
     /// For people.
     pub events: Events,
     /// The operator's metrics.
@@ -159,7 +160,7 @@ struct Term {
     claims: Claims,
     claimed: BTreeMap<String, Claim>,
     /// Who reads which store; see [`Site::store`].
-    observers: BTreeMap<String, ((String, String, String), JoinSet<()>)>,
+    observers: BTreeMap<String, ((SecretRef, String), JoinSet<()>)>,
 }
 
 struct Engine {
@@ -183,7 +184,7 @@ struct Engine {
     fetches: Arc<Semaphore>,
     told: mpsc::Sender<String>,
     followers: JoinSet<()>,
-    store: (String, String),
+    store: SecretRef,
     news: mpsc::Sender<(String, News)>,
 }
 
@@ -308,12 +309,8 @@ impl Engine {
             return;
         }
         let before = self.clock.now();
-        let mut tools = Tools {
-            publisher: &mut term.publisher,
-            statuses: &mut self.statuses,
-            build: &*self.build,
-            now: before,
-        };
+        let mut tools =
+            Tools { publisher: &mut term.publisher, statuses: &mut self.statuses, build: &*self.build, now: before };
         let turn = site.turn(&mut tools);
         let took = self.clock.now().mono.saturating_sub(before.mono);
         self.measures.step(if turn.compiled.is_some() { "compile" } else { "settle" }, took);
@@ -340,10 +337,10 @@ impl Engine {
             return;
         }
         let (client, clock, news) = (self.client.clone(), self.clock, self.news.clone());
-        let (name, (secret, key, _)) = (namespace.to_owned(), store.clone());
+        let (name, (at, _)) = (namespace.to_owned(), store.clone());
         let mut task = JoinSet::new();
         task.spawn(async move {
-            let Some(store) = observe::open(&client, &name, &secret, &key).await else { return };
+            let Some(store) = observe::open(&client, &name, &at.name, &at.key).await else { return };
             let tell = move |told| {
                 let (news, name) = (news.clone(), name.clone());
                 async move { news.send((name, told)).await.is_ok() }.boxed()

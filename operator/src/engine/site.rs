@@ -1,26 +1,28 @@
 //! One namespace under its leader: what is to be done as things are now. No IO: it publishes to memory and gives [`Job`]s.
 
+use crate::SERVICES;
 use crate::apply::{self, Action, Done, Live, Pods};
+use crate::build::{self, KEYS_SECRET};
 use crate::compile::{Namespace, endpoint};
 use crate::held::Found;
+use crate::observe::{News, Registration};
 use crate::programmed::{Facts, Latch, Pod};
 use crate::publish::Publisher;
-use crate::observe::{News, Registration};
 use crate::status::{self, Aspect, Content, Place, Queue, Verdict};
 use crate::watch::secrets::Fetched;
 use crate::watch::{Fact, Key, Known, ObjectKey};
-use crate::SERVICES;
-use api::{Kind, ResourceId, Spec, State};
+use api::{Kind, PbxSpec, ResourceId, SecretRef, Spec, State};
 use contract::{Now, Service};
 use kube::api::DynamicObject;
 use runtime::stream::registry::Acks;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// The Secret of the installation's keys, which services mount.
-pub const KEYS: &str = "kubepbx-keys";
+/// How long a node without a pod of a service counts as one with such: its pod may only be being replaced.
+const REPLACED: Duration = Duration::from_secs(120);
 
 /// Something to do for a namespace.
 #[derive(Debug, PartialEq)]
@@ -45,7 +47,7 @@ pub struct Owner {
 }
 
 /// Builds the objects of a Pbx in a namespace.
-pub type Build = dyn Fn(&str, &Owner, &api::PbxSpec) -> Vec<DynamicObject> + Send + Sync;
+pub type Build = dyn Fn(&str, &Owner, &PbxSpec, &build::Facts) -> Vec<DynamicObject> + Send + Sync;
 
 /// What a [`Site`] works with.
 pub struct Tools<'a> {
@@ -87,11 +89,14 @@ pub struct Site {
     objects: apply::Site,
     /// Objects that are being applied or deleted.
     acting: BTreeSet<ObjectKey>,
-    pods: BTreeMap<String, (Pod, String)>,
+    /// Pods, each with its Pbx and the address of its node.
+    pods: BTreeMap<String, (Pod, String, Option<IpAddr>)>,
     latch: Option<Latch>,
     acks: Option<watch::Receiver<Arc<Acks>>>,
     /// The Pbx whose objects are desired.
-    built: Option<(Owner, api::PbxSpec)>,
+    built: Option<(Owner, PbxSpec, build::Facts)>,
+    /// Nodes of pods on their nodes' addresses, and when one was last seen there.
+    nodes: BTreeMap<(Service, IpAddr), Duration>,
     making_keys: bool,
     /// What is held, and the number of the next writing.
     held: Found,
@@ -116,6 +121,7 @@ impl Site {
             latch: None,
             acks: None,
             built: None,
+            nodes: BTreeMap::new(),
             making_keys: false,
             held: Found::default(),
             stored: Stored::Yes,
@@ -141,8 +147,8 @@ impl Site {
                 self.objects.seen(key, live);
                 true
             }
-            (Key::Pod(name), Fact::Pod(pod, pbx)) => {
-                let new = (pod, pbx);
+            (Key::Pod(name), Fact::Pod(pod, pbx, node)) => {
+                let new = (pod, pbx, node);
                 let changed = self.pods.get(&name) != Some(&new);
                 self.pods.insert(name, new);
                 changed
@@ -159,7 +165,7 @@ impl Site {
             Key::Object(key) => self.objects.gone(key),
             Key::Pod(name) => {
                 let gone = self.pods.remove(name);
-                if let (Some((pod, _)), Some(publisher)) = (gone, publisher) {
+                if let (Some((pod, ..)), Some(publisher)) = (gone, publisher) {
                     publisher.forget(&self.name, pod.service, name);
                 }
             }
@@ -218,7 +224,9 @@ impl Site {
         self.settle(tools);
         let now = tools.now.mono;
         let latch = self.latch.as_ref().and_then(|latch| latch.deadline(now));
-        self.due = latch.into_iter().chain(self.objects.deadline().filter(|at| *at > now)).min();
+        let objects = self.objects.deadline().filter(|at| *at > now);
+        let nodes = self.nodes.values().filter(|seen| **seen < now).map(|seen| *seen + REPLACED).min();
+        self.due = latch.into_iter().chain(objects).chain(nodes).min();
         turn
     }
 
@@ -269,17 +277,18 @@ impl Site {
 
     /// Builds what the Pbx asks for and gives what is to be applied of it.
     fn make(&mut self, tools: &mut Tools<'_>, turn: &mut Turn) {
+        let facts = self.facts(tools.now.mono);
         match self.resources.pbx() {
             // What is held is not built: pods stay as they are.
             Some((pbx, State::Live)) => {
                 if let Spec::Pbx(spec) = pbx.resource.spec.as_ref() {
-                    let now = (owner_of(pbx), spec.clone());
+                    let now = (owner_of(pbx), spec.clone(), facts);
                     if self.built.as_ref() != Some(&now) {
-                        self.objects.desire(&now.0.uid, (tools.build)(&self.name, &now.0, spec));
+                        self.objects.desire(&now.0.uid, (tools.build)(&self.name, &now.0, spec, &now.2));
                         self.built = Some(now);
                     }
                 }
-                if !self.resources.secrets.is_there(KEYS) && !std::mem::replace(&mut self.making_keys, true) {
+                if !self.resources.secrets.is_there(KEYS_SECRET) && !std::mem::replace(&mut self.making_keys, true) {
                     turn.jobs.push(Job::Keys);
                 }
             }
@@ -309,12 +318,27 @@ impl Site {
         }
     }
 
+    /// What is seen in the cluster that objects depend on.
+    fn facts(&mut self, now: Duration) -> build::Facts {
+        for (pod, _, node) in self.pods.values() {
+            if let Some(node) = node {
+                self.nodes.insert((pod.service, *node), now);
+            }
+        }
+        self.nodes.retain(|_, seen| now < *seen + REPLACED);
+        let mut nodes = BTreeMap::<Service, BTreeSet<IpAddr>>::new();
+        for (service, node) in self.nodes.keys() {
+            nodes.entry(*service).or_default().insert(*node);
+        }
+        build::Facts { nodes, ingress: self.objects.ingress(), ..build::Facts::default() }
+    }
+
     /// Judges what is live.
     fn settle(&mut self, tools: &mut Tools<'_>) {
         let Some(latch) = &mut self.latch else { return };
         let pbx = self.resources.pbx().map(|(pbx, _)| pbx.resource.name.as_str());
         let pods: Vec<Pod> =
-            self.pods.values().filter(|(_, of)| Some(of.as_str()) == pbx).map(|(pod, _)| pod.clone()).collect();
+            self.pods.values().filter(|(_, of, _)| Some(of.as_str()) == pbx).map(|(pod, ..)| pod.clone()).collect();
         let acks = self.acks.as_mut().map(|acks| acks.borrow_and_update().clone()).unwrap_or_default();
         let off = off(&self.objects);
         let facts = Facts { pods: &pods, acks: &acks, off: &off };
@@ -391,12 +415,13 @@ impl Site {
         }
     }
 
-    /// Where the store's URL stands, if it does: Secret, key and resource version.
-    pub fn store(&self, default: &(String, String)) -> Option<(String, String, String)> {
-        self.resources.pbx()?;
-        let (name, key) = default.clone();
-        let version = self.resources.secrets.version(&name)?.to_owned();
-        Some((name, key, version))
+    /// Where the store's URL stands, if it does, and that Secret's resource version; `default` where the Pbx says nothing.
+    pub fn store(&self, default: &SecretRef) -> Option<(SecretRef, String)> {
+        let (pbx, _) = self.resources.pbx()?;
+        let Spec::Pbx(spec) = pbx.resource.spec.as_ref() else { return None };
+        let at = spec.store.as_ref().map_or(default, |store| &store.secret_ref);
+        let version = self.resources.secrets.version(&at.name)?.to_owned();
+        Some((at.clone(), version))
     }
 
     /// What the store says of who is registered.
@@ -435,7 +460,7 @@ impl Site {
 
     /// The Pbx whose objects are made.
     pub fn owner(&self) -> Option<&Owner> {
-        self.built.as_ref().map(|(owner, _)| owner)
+        self.built.as_ref().map(|(owner, ..)| owner)
     }
 
     /// Changes that wait to be compiled.

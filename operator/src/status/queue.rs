@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Statuses written a second, in all.
-pub const RATE: u32 = 20;
+const RATE: u32 = 20;
 
 /// Writes at a time.
 const AT_A_TIME: usize = 8;

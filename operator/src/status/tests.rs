@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::programmed::Reason;
-use api::{Change, Compiler, Held, Resource, Spec};
 use api::Kind;
+use api::{Change, Compiler, Held, Resource, Spec};
 use serde_json::json;
 
 const AT: Duration = Duration::from_secs(1_000);

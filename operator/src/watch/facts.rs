@@ -59,11 +59,12 @@ pub(super) fn object(kind: &str, object: DynamicObject) -> Option<(Key, Fact)> {
     Some((Key::Object(key), Fact::Object(Live::of(kind, &object))))
 }
 
-/// A pod of one of the services, and the Pbx that it belongs to.
+/// A pod of one of the services, the Pbx that it belongs to, and its node's address.
 pub(super) fn pod(pod: core::Pod) -> Option<(Key, Fact)> {
     let fact = programmed::pod(&pod)?;
     let instance = pod.metadata.labels.as_ref()?.get(INSTANCE)?.clone();
-    Some((Key::Pod(fact.name.clone()), Fact::Pod(fact, instance)))
+    let node = pod.status.as_ref().and_then(|status| status.host_ip.as_deref()?.parse().ok());
+    Some((Key::Pod(fact.name.clone()), Fact::Pod(fact, instance, node)))
 }
 
 #[cfg(test)]
@@ -103,7 +104,7 @@ mod tests {
             {"app.kubernetes.io/component": "router", "app.kubernetes.io/instance": "main"}}});
         let (key, fact) = pod(read(text.clone())).unwrap();
         assert_eq!(key, Key::Pod("main-router-x".into()));
-        assert!(matches!(fact, Fact::Pod(pod, of) if pod.name == "main-router-x" && of == "main"));
+        assert!(matches!(fact, Fact::Pod(pod, of, None) if pod.name == "main-router-x" && of == "main"));
         text["metadata"]["labels"].as_object_mut().unwrap().remove("app.kubernetes.io/instance");
         assert!(pod(read(text)).is_none());
     }

@@ -22,6 +22,7 @@ use kube::api::{Api, PartialObjectMeta};
 use kube::core::ApiResource;
 use kube::{Client, runtime::watcher};
 use std::fmt;
+use std::net::IpAddr;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -130,8 +131,8 @@ pub enum Fact {
     Unreadable(String),
     /// A Secret's resource version.
     Secret(String),
-    /// A pod, and the Pbx that it belongs to.
-    Pod(Pod, String),
+    /// A pod, the Pbx that it belongs to, and the address of its node.
+    Pod(Pod, String, Option<IpAddr>),
     /// An object that the operator makes.
     Object(Live),
 }

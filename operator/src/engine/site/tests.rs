@@ -5,7 +5,7 @@ use crate::observe::{News, Registration};
 use crate::programmed;
 use crate::status::Content;
 use api::conditions::ConditionStatus;
-use api::{PbxSpec, Resource, SecretValue};
+use api::{Resource, SecretValue};
 use contract::ProcessId;
 use runtime::Clock;
 use runtime::stream::registry::{Follower, Followers, Registry};
@@ -22,7 +22,7 @@ struct Rig {
 }
 
 /// One workload for each service.
-fn build(_: &str, owner: &Owner, spec: &PbxSpec) -> Vec<DynamicObject> {
+fn made(_: &str, owner: &Owner, spec: &PbxSpec, _: &build::Facts) -> Vec<DynamicObject> {
     let workload = |service: Service| {
         let labels = json!({"app.kubernetes.io/component": service.as_str()});
         let name = format!("{}-{}", owner.name, service.as_str());
@@ -77,7 +77,7 @@ impl Rig {
         let mut tools = Tools {
             publisher: &mut self.publisher,
             statuses: &mut self.statuses,
-            build: &build,
+            build: &made,
             now: Now { mono: self.now, wall: WALL },
         };
         self.site.turn(&mut tools)
@@ -103,7 +103,15 @@ impl Rig {
                         self.version += 1;
                         let pods = Pods { wanted: 1, updated: 1, available: 1, all: 1, current: true };
                         let (version, owner) = (self.version, "main".to_owned());
-                        let live = Live { uid: "u".into(), version, owner, fields: Some(1), leaving: false, pods: Some(pods) };
+                        let live = Live {
+                            uid: "u".into(),
+                            version,
+                            owner,
+                            fields: Some(1),
+                            leaving: false,
+                            pods: Some(pods),
+                            ingress: None,
+                        };
                         self.site.done(key, Done::Applied { hash, live }, self.now);
                     }
                     Job::Act(Action::Delete { key, .. }) => {
@@ -113,7 +121,7 @@ impl Rig {
                     Job::Keys => {
                         done.push("keys".into());
                         self.site.keys(true);
-                        self.site.put(Key::Secret(KEYS.into()), Fact::Secret("9".into()));
+                        self.site.put(Key::Secret(KEYS_SECRET.into()), Fact::Secret("9".into()));
                     }
                     Job::Hold(found, _) => {
                         done.push(format!("hold {}", found.number));
@@ -128,7 +136,7 @@ impl Rig {
     fn pods(&mut self) {
         for service in SERVICES {
             let pod = Pod { name: service.as_str().into(), service, ready: true, failing: false, leaving: false };
-            self.site.put(Key::Pod(pod.name.clone()), Fact::Pod(pod, "main".into()));
+            self.site.put(Key::Pod(pod.name.clone()), Fact::Pod(pod, "main".into(), None));
         }
         let compiler = self.site.resources.compiler().unwrap();
         let versions = [
@@ -300,6 +308,7 @@ fn a_pbx_says_what_its_tiers_lack_and_what_could_not_be_applied() {
         fields: Some(1),
         leaving: false,
         pods: Some(pods),
+        ingress: None,
     };
     rig.site.put(Key::Object(key.clone()), Fact::Object(live));
     rig.turn();
