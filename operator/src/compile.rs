@@ -177,6 +177,16 @@ impl Namespace {
         self.resources.get_mut(id)
     }
 
+    /// How many resources there are.
+    pub fn len(&self) -> usize {
+        self.resources.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.resources.is_empty()
+    }
+
     /// All resources.
     pub fn resources(&self) -> impl Iterator<Item = (&ResourceId, &Known)> {
         self.resources.iter()

@@ -9,10 +9,10 @@ use operator::engine::{self, Parts};
 use operator::events::Events;
 use operator::leader::{self, Candidate};
 use operator::metrics::Measures;
-use operator::objects;
 use operator::review::Reviews;
 use operator::tls::Tls;
 use operator::watch::{self, Scope};
+use operator::{objects, rbac};
 use runtime::admin::{self, AdminState};
 use runtime::stream::listen;
 use runtime::stream::registry::Registry;
@@ -64,6 +64,9 @@ struct Args {
     /// This pod's address: standbys send to the leader by it
     #[arg(long, env = "POD_IP", default_value = "127.0.0.1")]
     address: IpAddr,
+    /// Print what the operator may do, as JSON, and end
+    #[arg(long)]
+    rbac: bool,
     /// What is logged: warn, info, operator=debug,info, ... (KUBEPBX_LOG overrides)
     #[arg(long, default_value = "info")]
     log: String,
@@ -110,6 +113,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
+    if args.rbac {
+        println!("{}", serde_json::to_string_pretty(&rbac::rules())?);
+        return Ok(());
+    }
     runtime::telemetry::init(&args.log)?;
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let (metrics, health) = (Metrics::new(), Health::new(Clock::new()));

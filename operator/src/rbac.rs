@@ -50,6 +50,11 @@ pub const OWN: &[Rule] = &[
 /// In the whole cluster: a ClusterRole.
 pub const CLUSTER: &[Rule] = &[rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"])];
 
+/// All of it, by where it is needed.
+pub fn rules() -> serde_json::Value {
+    serde_json::json!({"served": SERVED, "own": OWN, "cluster": CLUSTER})
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use crate::events::{Events, Note};
 use crate::held::Found;
 use crate::keep;
 use crate::leader::claim::{Claim, Claims};
-use crate::metrics::Measures;
+use crate::metrics::{Measures, Pods};
 use crate::observe::{self, News};
 use crate::publish::Publisher;
 use crate::status::{self, Content, Place, Queue};
@@ -159,6 +159,8 @@ struct Term {
     /// The claims of namespaces, and what was said of each last.
     claims: Claims,
     claimed: BTreeMap<String, Claim>,
+    /// What is shown of each namespace's pods.
+    shown: BTreeMap<String, Pods>,
     /// Who reads which store; see [`Site::store`].
     observers: BTreeMap<String, ((SecretRef, String), JoinSet<()>)>,
 }
@@ -236,6 +238,7 @@ impl Engine {
             beginning: BTreeSet::new(),
             claims: Claims::new(self.client.clone(), &self.installation),
             claimed: BTreeMap::new(),
+            shown: BTreeMap::new(),
             observers: BTreeMap::new(),
         });
         self.measures.leads(self.term.is_some());
@@ -245,11 +248,11 @@ impl Engine {
     /// Lets every namespace that has changed decide, and begins what it wants done.
     fn turn(&mut self) {
         let now = self.clock.now();
-        let due = self.sites.iter().filter(|(_, site)| site.is_due(now.mono));
-        self.dirty.extend(due.map(|(name, _)| name.clone()));
-        for namespace in std::mem::take(&mut self.dirty) {
-            self.turn_one(&namespace);
-        }
+        let dirty = std::mem::take(&mut self.dirty);
+        let due = self.sites.iter().filter(|(name, site)| site.is_due(now.mono) && !dirty.contains(*name));
+        let due: Vec<String> = due.map(|(name, _)| name.clone()).collect();
+        dirty.iter().for_each(|namespace| self.turn_one(namespace, true));
+        due.iter().for_each(|namespace| self.turn_one(namespace, false));
         self.write();
         let waiting: usize = self.sites.values().map(Site::waiting).sum();
         self.measures.queue("compile", waiting);
@@ -285,7 +288,7 @@ impl Engine {
         claim == Claim::Ours
     }
 
-    fn turn_one(&mut self, namespace: &str) {
+    fn turn_one(&mut self, namespace: &str, changed: bool) {
         let ours = self.claim(namespace);
         let synced = self.is_synced(namespace);
         let (Some(term), Some(site)) = (&mut self.term, self.sites.get_mut(namespace)) else { return };
@@ -294,6 +297,7 @@ impl Engine {
             if site.is_led() {
                 site.end();
                 term.observers.remove(namespace);
+                term.shown.remove(namespace);
                 term.publisher.stop(namespace);
             }
             return;
@@ -314,6 +318,12 @@ impl Engine {
         let turn = site.turn(&mut tools);
         let took = self.clock.now().mono.saturating_sub(before.mono);
         self.measures.step(if turn.compiled.is_some() { "compile" } else { "settle" }, took);
+        turn.live.iter().for_each(|lag| self.measures.live(*lag));
+        if let Some(acks) = site.acks() {
+            let shown = term.shown.entry(namespace.to_owned());
+            let shown = shown.or_insert_with(|| Pods::new(self.measures.clone(), namespace));
+            shown.show(&acks.borrow(), &term.publisher.versions(namespace));
+        }
         if let Some(mut acks) = site.acks().filter(|_| turn.published_anew) {
             let (told, namespace) = (self.told.clone(), namespace.to_owned());
             self.followers.spawn(async move {

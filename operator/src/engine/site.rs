@@ -6,7 +6,7 @@ use crate::build::{self, KEYS_SECRET};
 use crate::compile::{Namespace, endpoint};
 use crate::held::Found;
 use crate::observe::{News, Registration};
-use crate::programmed::{Facts, Latch, Pod};
+use crate::programmed::{Facts, Latch, Pod, Programmed};
 use crate::publish::Publisher;
 use crate::status::{self, Aspect, Content, Place, Queue, Verdict};
 use crate::watch::secrets::Fetched;
@@ -23,6 +23,10 @@ use tokio::sync::watch;
 
 /// How long a node without a pod of a service counts as one with such: its pod may only be being replaced.
 const REPLACED: Duration = Duration::from_secs(120);
+
+/// What is not live yet is judged so soon after a change: at least, and for each resource.
+const SOON: Duration = Duration::from_millis(2);
+const SOON_EACH: Duration = Duration::from_micros(10);
 
 /// Something to do for a namespace.
 #[derive(Debug, PartialEq)]
@@ -59,6 +63,8 @@ pub struct Tools<'a> {
     pub build: &'a Build,
     /// The time.
     pub now: Now,
+    /// Whether anything has changed; if not, it is only that something is due.
+    pub changed: bool,
 }
 
 /// What a turn has done and wants done.
@@ -70,6 +76,8 @@ pub struct Turn {
     pub compiled: Option<usize>,
     /// The namespace is published anew: whoever followed its acknowledgements has to ask for them again.
     pub published_anew: bool,
+    /// How long what became live everywhere took to be so, from when it was compiled.
+    pub live: Vec<Duration>,
 }
 
 /// Whether what is held is stored.
@@ -101,6 +109,8 @@ pub struct Site {
     /// What is held, and the number of the next writing.
     held: Found,
     stored: Stored,
+    /// When what is open is to be judged.
+    settle_at: Option<Duration>,
     /// When there may be something to do though nothing has changed.
     due: Option<Duration>,
     /// Who is registered, once the store has said so.
@@ -125,6 +135,7 @@ impl Site {
             making_keys: false,
             held: Found::default(),
             stored: Stored::Yes,
+            settle_at: None,
             due: None,
             registered: None,
             trouble: None,
@@ -174,7 +185,7 @@ impl Site {
 
     /// Whether there is anything of ours.
     pub fn is_served(&self) -> bool {
-        self.resources.resources().next().is_some() || self.latch.is_some()
+        !self.resources.is_empty() || self.latch.is_some()
     }
 
     /// Whether this process leads here, and has begun.
@@ -221,12 +232,20 @@ impl Site {
             return turn;
         }
         self.make(tools, &mut turn);
-        self.settle(tools);
         let now = tools.now.mono;
+        if tools.changed {
+            // What is open is judged as a whole, so not at every change of many.
+            let soon = SOON + SOON_EACH * u32::try_from(self.resources.len()).unwrap_or(u32::MAX);
+            self.settle_at = Some(self.settle_at.map_or(now + soon, |at| at.min(now + soon)));
+        }
+        if self.settle_at.is_none_or(|at| at <= now) {
+            self.settle_at = None;
+            self.settle(tools, &mut turn);
+        }
         let latch = self.latch.as_ref().and_then(|latch| latch.deadline(now));
         let objects = self.objects.deadline().filter(|at| *at > now);
         let nodes = self.nodes.values().filter(|seen| **seen < now).map(|seen| *seen + REPLACED).min();
-        self.due = latch.into_iter().chain(objects).chain(nodes).min();
+        self.due = latch.into_iter().chain(objects).chain(nodes).chain(self.settle_at).min();
         turn
     }
 
@@ -334,7 +353,7 @@ impl Site {
     }
 
     /// Judges what is live.
-    fn settle(&mut self, tools: &mut Tools<'_>) {
+    fn settle(&mut self, tools: &mut Tools<'_>, turn: &mut Turn) {
         let Some(latch) = &mut self.latch else { return };
         let pbx = self.resources.pbx().map(|(pbx, _)| pbx.resource.name.as_str());
         let pods: Vec<Pod> =
@@ -342,7 +361,10 @@ impl Site {
         let acks = self.acks.as_mut().map(|acks| acks.borrow_and_update().clone()).unwrap_or_default();
         let off = off(&self.objects);
         let facts = Facts { pods: &pods, acks: &acks, off: &off };
-        for id in latch.settle(facts, tools.now.mono).into_keys() {
+        for (id, programmed) in latch.settle(facts, tools.now.mono) {
+            if programmed == Programmed::True {
+                turn.live.extend(latch.since(&id).map(|since| tools.now.mono.saturating_sub(since)));
+            }
             tools.statuses.push((self.name.clone(), id, Aspect::Conditions));
         }
     }

@@ -73,14 +73,25 @@ impl Rig {
         self.site.put(Key::Secret("phones".into()), Fact::Secret(version.into()));
     }
 
-    fn turn(&mut self) -> Turn {
+    fn turn_at(&mut self, changed: bool) -> Turn {
         let mut tools = Tools {
             publisher: &mut self.publisher,
             statuses: &mut self.statuses,
             build: &made,
             now: Now { mono: self.now, wall: WALL },
+            changed,
         };
         self.site.turn(&mut tools)
+    }
+
+    /// Turns, and once more a moment later.
+    fn turn(&mut self) -> Turn {
+        let mut turn = self.turn_at(true);
+        self.now += Duration::from_millis(10);
+        let later = self.turn_at(false);
+        turn.jobs.extend(later.jobs);
+        turn.live.extend(later.live);
+        turn
     }
 
     /// Turns and does everything until nothing is left; gives what was done.
