@@ -53,6 +53,7 @@ cluster-down: ## Take it down, whatever there is of it
 bench: ## Benchmarks, each as a ratio to a floor in the same run
 	$(stage) "wire path" $(CARGO) bench --locked -p sip --bench wire
 	$(stage) "relay" $(CARGO) bench --locked -p media --bench relay
+	$(stage) "compiler" $(CARGO) bench --locked -p api --bench compile
 
 fuzz: ## A long fuzz run
 	@fuzz/run
