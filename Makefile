@@ -7,7 +7,7 @@ CARGO ?= cargo
 # What each stage took is printed, so that a slow one is seen when it becomes slow.
 stage = @stage() { local from=$$SECONDS; echo "== $$1"; shift; "$$@" || exit $$?; echo "== took $$((SECONDS - from)) s"; }; stage
 
-.PHONY: help tools check fmt clippy arrows generated test unit e2e-serve bench fuzz generate
+.PHONY: help tools check fmt clippy arrows generated test unit e2e-serve bench fuzz generate images
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,7 +27,7 @@ arrows:
 	$(stage) "arrows and licences" $(CARGO) run --release --locked --quiet -p checks
 
 generated:
-	$(stage) "generated files" $(CARGO) run --release --locked --quiet -p kubepbx -- generate --check crds
+	$(stage) "generated files" $(CARGO) run --release --locked --quiet -p kubepbx -- generate --check crds charts/kubepbx/crds
 
 test: tools check unit e2e-serve ## Everything that needs no cluster: check, units, contracts, real phones
 
@@ -44,5 +44,8 @@ bench: ## Benchmarks, each as a ratio to a floor in the same run
 fuzz: ## A long fuzz run
 	@fuzz/run
 
-generate: ## Write crds/ from the types in crates/api
-	@$(CARGO) run --release --locked --quiet -p kubepbx -- generate crds
+generate: ## Write crds/, and the chart's copy, from the types in crates/api
+	@$(CARGO) run --release --locked --quiet -p kubepbx -- generate crds charts/kubepbx/crds
+
+images: ## Build every image by Docker or buildah; load them where a cluster of `make cluster-up` is up
+	$(stage) images images/build

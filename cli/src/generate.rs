@@ -9,16 +9,18 @@ use anyhow::Context;
 /// Arguments of `generate`.
 #[derive(Debug, clap::Args)]
 pub struct GenerateArgs {
-    /// Change nothing: fail when the folder holds anything else
+    /// Change nothing: fail when a folder holds anything else
     #[arg(long)]
     check: bool,
-    /// The folder, such as crds
-    folder: PathBuf,
+    /// The folders, such as crds
+    #[arg(required = true)]
+    folders: Vec<PathBuf>,
 }
 
-/// Writes the definitions into the folder, or compares; files that are none of them are removed, or reported.
+/// Writes the definitions into each folder, or compares; files that are none of them are removed, or reported.
 pub fn run(args: &GenerateArgs) -> ExitCode {
-    match differences(&args.folder, args.check) {
+    let all = args.folders.iter().map(|folder| differences(folder, args.check)).collect::<anyhow::Result<Vec<_>>>();
+    match all.map(|lists| lists.concat()) {
         Ok(differing) if args.check && !differing.is_empty() => {
             differing.iter().for_each(|file| eprintln!("{} is not what `make generate` writes", file.display()));
             ExitCode::FAILURE
