@@ -73,3 +73,29 @@ capabilities: {drop: [ALL]}
 {{- define "kubepbx.namespaces" -}}
 {{- .Values.operator.namespaces | default (list .Release.Namespace) | uniq | join " " -}}
 {{- end }}
+
+{{/* Of what is there only while something else is under way. */}}
+{{- define "kubepbx.upgradeHook" -}}
+helm.sh/hook: pre-upgrade
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+{{- define "kubepbx.testHook" -}}
+helm.sh/hook: test
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
+{{/* Where the default Pbx hears SIP over UDP, for a pod: HOST:PORT. */}}
+{{- define "kubepbx.sip" -}}
+{{- $port := 5060 }}
+{{- range (.Values.pbx.spec.listeners | default list) }}
+{{- if eq .transport "UDP" }}{{ $port = .port }}{{ end }}
+{{- end }}
+{{- $exposure := dig "services" "balancer" "exposure" "type" "HostNetwork" .Values.pbx.spec }}
+{{- if eq $exposure "HostNetwork" -}}
+$(NODE):{{ $port }}
+{{- else -}}
+{{ .Values.pbx.name }}-sip.{{ .Release.Namespace }}.svc:{{ $port }}
+{{- end }}
+{{- end }}
