@@ -7,7 +7,7 @@ CARGO ?= cargo
 # What each stage took is printed, so that a slow one is seen when it becomes slow.
 stage = @stage() { local from=$$SECONDS; echo "== $$1"; shift; "$$@" || exit $$?; echo "== took $$((SECONDS - from)) s"; }; stage
 
-.PHONY: help tools check fmt clippy arrows generated test unit e2e-serve bench fuzz generate images
+.PHONY: help tools check fmt clippy arrows generated test unit e2e-serve bench fuzz generate images e2e
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,10 +32,16 @@ generated:
 test: tools check unit e2e-serve ## Everything that needs no cluster: check, units, contracts, real phones
 
 unit: ## Units, contracts (real Redis), torture messages, a bounded fuzz run
-	$(stage) "units and contracts" $(CARGO) test --release --locked --workspace --exclude e2e
+	$(stage) "units and contracts" $(CARGO) test --release --locked --workspace --exclude e2e --exclude cluster-tests
+	@$(CARGO) test --release --locked --quiet -p cluster-tests --lib
 
 e2e-serve: ## `kubepbx serve` with real phones: SIPp, baresip, kubepbx phone
 	$(stage) "real phones" $(CARGO) test --release --locked -p e2e -- --test-threads=1
+
+e2e: ## Real phones on a real Kubernetes, brought up where none is; FILTER=NAME: only tests of that name
+	$(stage) "a cluster" e2e/cluster/run up
+	$(stage) images images/build
+	$(stage) "phones and a cluster" $(CARGO) test --release --locked -p cluster-tests --test cluster -- --test-threads=1 --nocapture $(FILTER)
 
 bench: ## Benchmarks, each as a ratio to a floor in the same run
 	$(stage) "wire path" $(CARGO) bench --locked -p sip --bench wire
