@@ -18,7 +18,6 @@ use tokio::runtime::Runtime;
 const REQUEST: Duration = Duration::from_secs(20);
 
 /// A cluster, and where phones live.
-#[derive(Debug)]
 pub struct Cluster {
     /// A client of its API server. Its futures belong into [`Cluster::run`].
     pub client: Client,
@@ -31,6 +30,12 @@ pub struct Cluster {
     network: Option<PathBuf>,
     env: BTreeMap<String, String>,
     verbs: BTreeSet<String>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cluster of {:?}", self.nodes)
+    }
 }
 
 impl Cluster {

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{
     Api, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams, PropagationPolicy,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -28,7 +29,6 @@ const UP: Duration = Duration::from_secs(120);
 static PORT: AtomicU16 = AtomicU16::new(5060);
 
 /// A namespace of a test.
-#[derive(Debug)]
 pub struct Space {
     /// Where it is.
     pub cluster: &'static Cluster,
@@ -38,6 +38,12 @@ pub struct Space {
     pub port: u16,
     began: Instant,
     capture: Option<Process>,
+}
+
+impl std::fmt::Debug for Space {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "namespace {} on port {}", self.namespace, self.port)
+    }
 }
 
 impl Space {
@@ -176,7 +182,6 @@ impl Space {
 
     /// Applies YAML documents, server-side.
     pub fn apply(&self, yaml: &str) -> Result<()> {
-        use serde::Deserialize;
         for document in serde_yaml::Deserializer::from_str(yaml) {
             let object = Value::deserialize(document)?;
             if !object.is_null() {
