@@ -27,7 +27,7 @@ pub(crate) fn folder(name: &str) -> PathBuf {
 }
 
 /// A temporary folder.
-pub(crate) fn scratch() -> Result<tempfile::TempDir> {
+pub fn scratch() -> Result<tempfile::TempDir> {
     tempfile::tempdir().context("a temporary folder")
 }
 

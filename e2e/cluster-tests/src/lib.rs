@@ -6,9 +6,12 @@
 
 pub mod cluster;
 mod evidence;
+pub mod load;
 pub mod objects;
 pub mod space;
 
 pub use cluster::Cluster;
+pub use evidence::scratch;
+pub use load::{Calls, Figures};
 pub use objects::Object;
 pub use space::{Space, Values};

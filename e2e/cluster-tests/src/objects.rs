@@ -48,6 +48,25 @@ impl Object {
         said.collect::<Vec<_>>().join("; ")
     }
 
+    /// A Deployment or DaemonSet with all its pods ready and none of an older template.
+    pub fn is_settled(&self) -> bool {
+        let (spec, status) = (&self.0["spec"], &self.0["status"]);
+        let number = |value: &Value| value.as_i64().unwrap_or_default();
+        let (wanted, updated, ready, all) = if self.0["kind"] == "DaemonSet" {
+            let wanted = number(&status["desiredNumberScheduled"]);
+            (wanted, &status["updatedNumberScheduled"], &status["numberAvailable"], wanted)
+        } else {
+            (
+                number(&spec["replicas"]),
+                &status["updatedReplicas"],
+                &status["availableReplicas"],
+                number(&status["replicas"]),
+            )
+        };
+        let observed = status["observedGeneration"] == self.0["metadata"]["generation"];
+        observed && number(updated) == wanted && number(ready) == wanted && all == wanted
+    }
+
     /// A pod that is ready and not about to end.
     pub fn is_ready_pod(&self) -> bool {
         self.is("Ready", "True") && self.0["metadata"]["deletionTimestamp"].is_null()

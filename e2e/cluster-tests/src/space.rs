@@ -281,6 +281,32 @@ impl Space {
         self.cluster.verb("signal", &[signal, node, container]).map(drop)
     }
 
+    /// A metric, added up over the pods of a service that are ready; not for pods on HostNetwork.
+    pub fn sum(&self, component: &str, metric: &str) -> Result<u64> {
+        let mut sum = 0;
+        for pod in self.pods(component)?.iter().filter(|pod| pod.is_ready_pod()) {
+            let path = format!("/api/v1/namespaces/{}/pods/{}:9090/proxy/metrics", self.namespace, pod.name());
+            let (client, request) = (self.cluster.client.clone(), http::Request::get(path).body(Vec::new())?);
+            sum += metric_sum(&self.cluster.run(async move { Ok(client.request_text(request).await?) })?, metric);
+        }
+        Ok(sum)
+    }
+
+    /// Waits until every Deployment and DaemonSet of the installation has all its pods, of its newest template.
+    pub fn settled(&self, limit: Duration) -> Result<()> {
+        let mut last = String::new();
+        let done = eventually("all pods are there", limit, || {
+            let mut all = Vec::new();
+            for kind in ["Deployment", "DaemonSet"] {
+                all.extend(self.list(kind, "app.kubernetes.io/name=kubepbx").ok()?);
+            }
+            let waiting: Vec<&str> = all.iter().filter(|o| !o.is_settled()).map(Object::name).collect();
+            last = waiting.join(", ");
+            (!all.is_empty() && waiting.is_empty()).then_some(())
+        });
+        done.with_context(|| format!("not all there: {last}"))
+    }
+
     /// What a container of a pod has logged; of its run before this one with `previous`.
     pub fn log(&self, pod: &str, container: &str, previous: bool) -> Result<String> {
         let api: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &self.namespace);
@@ -306,6 +332,16 @@ fn delete_namespace(cluster: &Cluster, name: &str) -> Result<()> {
     })
 }
 
+/// The values of a metric in the text of `/metrics`, added up over its labels.
+fn metric_sum(text: &str, metric: &str) -> u64 {
+    let values = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(metric)?;
+        let value = if let Some(labels) = rest.strip_prefix('{') { labels.split_once('}')?.1 } else { rest };
+        value.strip_prefix(' ')?.split(' ').next()?.parse::<f64>().ok()
+    });
+    values.sum::<f64>() as u64
+}
+
 fn yaml_files(path: &Path) -> Result<Vec<std::path::PathBuf>> {
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
@@ -315,4 +351,15 @@ fn yaml_files(path: &Path) -> Result<Vec<std::path::PathBuf>> {
     files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_added_up_over_labels() {
+        let text = "# HELP a_b Text.\na_b 2\na_b_total{reason=\"x y\"} 3\na_b_total{reason=\"z\"} 4 1700000000\n";
+        assert_eq!((metric_sum(text, "a_b"), metric_sum(text, "a_b_total"), metric_sum(text, "c")), (2, 7, 0));
+    }
 }

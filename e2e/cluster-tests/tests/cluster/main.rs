@@ -3,5 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod calls;
+mod chart;
 mod isolation;
+mod operator;
 mod programmed;
+mod rollout;
+mod survival;
+mod verdicts;
