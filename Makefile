@@ -8,6 +8,7 @@ CARGO ?= cargo
 stage = @stage() { local from=$$SECONDS; echo "== $$1"; shift; "$$@" || exit $$?; echo "== took $$((SECONDS - from)) s"; }; stage
 
 .PHONY: help tools check fmt clippy arrows generated test unit e2e-serve bench fuzz generate
+.PHONY: cluster-tools cluster-up cluster-check cluster-down
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +37,18 @@ unit: ## Units, contracts (real Redis), torture messages, a bounded fuzz run
 
 e2e-serve: ## `kubepbx serve` with real phones: SIPp, baresip, kubepbx phone
 	$(stage) "real phones" $(CARGO) test --release --locked -p e2e -- --test-threads=1
+
+cluster-tools: ## Install the Debian packages that a cluster on this machine needs (root or sudo); nothing to do where they are
+	@.ci/cluster-tools
+
+cluster-up: ## A Kubernetes to test on: KUBECONFIG's, kind's, or in network namespaces here (CLUSTER=existing|kind|local)
+	@e2e/cluster/run up
+
+cluster-check: ## Ask the cluster that is up for all that tests lean on
+	$(stage) "cluster check" e2e/cluster/run check
+
+cluster-down: ## Take it down, whatever there is of it
+	@e2e/cluster/run down
 
 bench: ## Benchmarks, each as a ratio to a floor in the same run
 	$(stage) "wire path" $(CARGO) bench --locked -p sip --bench wire
