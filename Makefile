@@ -42,7 +42,7 @@ cluster-tools: ## Install the Debian packages that a cluster on this machine nee
 	@.ci/cluster-tools
 
 cluster-up: ## A Kubernetes to test on: KUBECONFIG's, kind's, or in network namespaces here (CLUSTER=existing|kind|local)
-	@e2e/cluster/run up
+	$(stage) "a cluster" e2e/cluster/run up
 
 cluster-check: ## Ask the cluster that is up for all that tests lean on
 	$(stage) "cluster check" e2e/cluster/run check

@@ -2,7 +2,7 @@
 # A cluster that is there already, by KUBECONFIG. Tests make and delete namespaces in it, and install CRDs and a chart.
 # Optional, what cannot be known from outside:
 #   KUBEPBX_CLUSTER_NODES   'NAME=ADDRESS ...' where phones reach nodes, where it is not their InternalIP
-#   KUBEPBX_CLUSTER_PHONES  the command before a phone's, to run it elsewhere than here ('ip netns exec lab')
+#   KUBEPBX_CLUSTER_PHONES  the command before a phone's, to run it elsewhere than here ('nsenter --net=/run/netns/lab')
 #   KUBEPBX_CLUSTER_LOAD    a command that gives an image archive, its argument, to every node ('minikube image load')
 
 lacks() {
