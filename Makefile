@@ -8,6 +8,7 @@ CARGO ?= cargo
 stage = @stage() { local from=$$SECONDS; echo "== $$1"; shift; "$$@" || exit $$?; echo "== took $$((SECONDS - from)) s"; }; stage
 
 .PHONY: help tools check fmt clippy arrows generated test unit e2e-serve bench fuzz generate images e2e
+.PHONY: cluster-tools cluster-up cluster-check cluster-down
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,9 +39,19 @@ unit: ## Units, contracts (real Redis), torture messages, a bounded fuzz run
 e2e-serve: ## `kubepbx serve` with real phones: SIPp, baresip, kubepbx phone
 	$(stage) "real phones" $(CARGO) test --release --locked -p e2e -- --test-threads=1
 
-e2e: ## Real phones on a real Kubernetes, brought up where none is; FILTER=NAME: only tests of that name
+cluster-tools: ## Install the Debian packages that a cluster on this machine needs (root or sudo); nothing to do where they are
+	@.ci/cluster-tools
+
+cluster-up: ## A Kubernetes to test on: KUBECONFIG's, kind's, or in network namespaces here (CLUSTER=existing|kind|local)
 	$(stage) "a cluster" e2e/cluster/run up
-	$(stage) images images/build
+
+cluster-check: ## Ask the cluster that is up for all that tests lean on
+	$(stage) "cluster check" e2e/cluster/run check
+
+cluster-down: ## Take it down, whatever there is of it
+	@e2e/cluster/run down
+
+e2e: cluster-up images ## Real phones on a real Kubernetes, brought up where none is; FILTER=NAME: only tests of that name
 	$(stage) "phones and a cluster" $(CARGO) test --release --locked -p cluster-tests --test cluster -- --test-threads=1 --nocapture $(FILTER)
 
 bench: ## Benchmarks, each as a ratio to a floor in the same run

@@ -14,12 +14,14 @@ cgroup_roots() {
   fi
 }
 
-# Processes of ours in /kpbx/daemons, a node's pods in /kpbx/NODE.
+# What makes the cluster in /kpbx/up, what it then consists of in /kpbx/daemons, a node's pods in /kpbx/NODE.
 cgroups_up() {
   local root group
   while read -r root; do
-    for group in "$prefix" "$prefix/daemons" "${nodes[@]/#/$prefix/}"; do
+    for group in "$prefix" "$prefix/up" "$prefix/daemons" "${nodes[@]/#/$prefix/}"; do
       mkdir -p "$root/$group"
+      # In version 2 a group's controllers are handed down by the one above.
+      [ ! -e "$root/cgroup.controllers" ] || hand_down "$(dirname "$root/$group")"
       # A new cpuset of version 1 is empty, and nothing may run in it.
       [ ! -e "$root/$group/cpuset.mems" ] || [ -e "$root/cgroup.controllers" ] || {
         cat "$root/cpuset.cpus" >"$root/$group/cpuset.cpus"
@@ -29,15 +31,29 @@ cgroups_up() {
   done < <(cgroup_roots)
 }
 
+hand_down() {
+  local controllers controller
+  read -r -a controllers <"$1/cgroup.controllers" || true
+  for controller in "${controllers[@]}"; do
+    echo "+$controller" >"$1/cgroup.subtree_control" 2>/dev/null || true
+  done
+}
+
+# live_in GROUP: the calling shell, and what it starts from now on, lives in that group of the cluster.
+live_in() {
+  local root
+  while read -r root; do echo "$BASHPID" >"$root/$prefix/$1/cgroup.procs"; done < <(cgroup_roots)
+}
+
 # daemon NAMESPACE NAME COMMAND...: starts it there (`machine`: no namespace), its output in a log, its number in a file.
 daemon() {
   local namespace=$1 name=$2
   shift 2
   [ "$namespace" = machine ] || set -- nsenter --net="$(netns "$namespace")" "$@"
   (
-    while read -r root; do echo "$BASHPID" >"$root/$prefix/daemons/cgroup.procs"; done < <(cgroup_roots)
+    live_in daemons
     echo "$BASHPID" >"$state/pids/$name"
-    exec setsid "$@" >>"$state/logs/$name.log" 2>&1 </dev/null 8>&- 9>&-
+    exec setsid "$@" >>"$state/logs/$name.log" 2>&1 </dev/null
   ) &
   until_ok 5 test -s "$state/pids/$name"
 }
