@@ -9,4 +9,3 @@ mod operator;
 mod programmed;
 mod rollout;
 mod survival;
-mod verdicts;
