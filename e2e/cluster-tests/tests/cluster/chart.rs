@@ -1,9 +1,12 @@
 //! The chart itself: what it renders, and its life from install to uninstall.
 
 use crate::calls::{first_call_example, talk};
-use anyhow::{Context, Result, ensure};
-use cluster_tests::{Calls, Space};
+use anyhow::{Context, Result, bail, ensure};
+use cluster_tests::{Calls, Cluster, Space};
 use e2e::eventually;
+use serde::Deserialize;
+use serde_json::Value;
+use std::process::Command;
 use std::time::Duration;
 
 const CHART: &str = "charts/kubepbx";
@@ -54,6 +57,39 @@ fn every_rendered_object_passes_the_api_server() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// The rules of the rendered role of this kind and name.
+fn rules(rendered: &str, kind: &str, name: &str) -> Result<Value> {
+    for document in serde_yaml::Deserializer::from_str(rendered) {
+        let object = Value::deserialize(document)?;
+        if object["kind"] == kind && object["metadata"]["name"] == name {
+            return Ok(object["rules"].clone());
+        }
+    }
+    bail!("no {kind} {name} is rendered")
+}
+
+/// No more and no less than `operator --rbac` says.
+#[test]
+fn the_operators_rights_are_what_it_needs() -> Result<()> {
+    let cluster = Cluster::get()?;
+    let operator = e2e::process::kubepbx()?.with_file_name("operator");
+    let out = Command::new(&operator).arg("--rbac").output().context("images/build builds the operator")?;
+    let needed: Value = serde_json::from_slice(&out.stdout)?;
+    let own = cluster.helm(&["template", "pbx", &chart(), "-n", "voice"])?;
+    let all =
+        cluster.helm(&["template", "pbx", &chart(), "-n", "voice", "--set-json", r#"operator.namespaces=["*"]"#])?;
+    for rendered in [&own, &all] {
+        ensure!(rules(rendered, "Role", "kubepbx-operator-own")? == needed["own"], "its own namespace");
+    }
+    ensure!(rules(&own, "ClusterRole", "kubepbx-operator-voice")? == needed["cluster"], "the cluster");
+    ensure!(rules(&own, "Role", "kubepbx-operator")? == needed["served"], "a namespace that is served");
+    let list = |what: &str| needed[what].as_array().cloned().unwrap_or_default();
+    let both: Value = [list("cluster"), list("served")].concat().into();
+    ensure!(rules(&all, "ClusterRole", "kubepbx-operator-voice")? == both, "all namespaces");
+    ensure!(rules(&all, "Role", "kubepbx-operator").is_err(), "a Role beside the ClusterRole");
+    Ok(())
 }
 
 /// From install to uninstall, with calls up over upgrade and rollback; what is left is what the notes say.
