@@ -8,8 +8,9 @@ use crate::files;
 use anyhow::Context;
 use api::Folder;
 use clap::Args;
-use contract::Transport;
 use contract::config::RegistrarEntry;
+use contract::peers::Peer;
+use contract::{Service, Transport};
 use runtime::admin::{self, AdminState};
 use runtime::source::MemorySource;
 use runtime::store::memory::MemoryStore;
@@ -160,6 +161,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let (tell, media_events) = mpsc::channel(4096);
     let mut events = std::mem::replace(&mut relay.events, mpsc::channel(1).1);
     let handle = relay.handle.clone();
+    let media_process = runtime::entropy::process_id();
+    // Routers choose it by its record.
+    let member = env.mesh.join(Peer::new(Service::Media, media_process));
 
     let mut config = registrar::Config::default();
     config.settings.own_hosts = own_hosts(args.sip, args.advertise.as_deref());
@@ -186,15 +190,15 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let mut own = Running::new();
     own.spawn("media events", async move {
         while let Some(event) = events.recv().await {
-            if tell.send(event.event).await.is_err() {
+            if tell.send((media_process, event.event)).await.is_err() {
                 break;
             }
         }
         Ok(())
     });
-    let media_source = sources.media.subscribe(runtime::entropy::process_id());
+    let media_source = sources.media.subscribe(media_process);
     own.spawn("media settings", relay::follow(handle.clone(), media_source));
-    own.spawn("media metrics", relay::measure(handle, env.metrics.clone()));
+    own.spawn("media metrics", relay::measure(handle, member, env.metrics.clone()));
     let views = parts.iter().flat_map(|p| p.views.clone()).collect();
     let state = AdminState { health: env.health.clone(), metrics: env.metrics.clone(), views };
     let (http, server) = admin::serve(args.http, state).await.with_context(|| format!("http {}", args.http))?;

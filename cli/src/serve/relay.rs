@@ -1,32 +1,37 @@
 //! The relay within this process: its control for the router, its events, its figures as metrics.
 
+use contract::ProcessId;
 use contract::config::{MediaEntry, Snapshot};
 use contract::ng::{Command, Reply};
 use futures::future::BoxFuture;
 use media::MediaHandle;
 use runtime::Metrics;
 use runtime::media::{MediaControl, MediaError};
+use runtime::mesh::Member;
 use runtime::metrics::{Counter, Gauge};
 use runtime::source::Subscription;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The in-process handle as what a router asks.
+/// The in-process handle as what a router asks: the only relay there is.
 pub struct Relay(pub MediaHandle);
 
 impl MediaControl for Relay {
-    fn request(&self, command: Command) -> BoxFuture<'_, Result<Reply, MediaError>> {
+    fn request(&self, _relay: ProcessId, command: Command) -> BoxFuture<'_, Result<Reply, MediaError>> {
         Box::pin(async move { Ok(self.0.request(command).await) })
     }
 }
 
-/// Keeps `kubepbx_media_*` at what the relay counts: counters where the name ends in `_total`, else gauges.
-pub async fn measure(handle: MediaHandle, metrics: Metrics) -> anyhow::Result<()> {
+/// Keeps `kubepbx_media_*` at what the relay counts (counters where the name ends in `_total`, else gauges), and its
+/// load at its calls.
+pub async fn measure(handle: MediaHandle, member: Member, metrics: Metrics) -> anyhow::Result<()> {
     let mut figures = BTreeMap::new();
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     loop {
         tick.tick().await;
-        for (name, help, value) in handle.counters().table() {
+        let counters = handle.counters();
+        member.set_load(counters.calls);
+        for (name, help, value) in counters.table() {
             figures.entry(name).or_insert_with(|| Figure::new(&metrics, name, help)).set(value);
         }
     }

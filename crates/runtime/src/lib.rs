@@ -17,6 +17,7 @@ pub mod lookups;
 pub mod media;
 pub mod mesh;
 pub mod metrics;
+pub mod ng;
 pub mod running;
 pub mod source;
 pub mod state;

@@ -8,7 +8,7 @@ use contract::config::RouterEntry;
 use contract::events::CallEvent;
 use contract::location::StoreError;
 use contract::media::MediaEvent;
-use contract::ng::Reply;
+use contract::ng::{Command, Reply};
 use contract::peers::{Peer, PeerState, Peers};
 use contract::{KeyRing, ProcessId, Service};
 use prometheus_client::metrics::counter::Counter;
@@ -40,7 +40,7 @@ pub fn build(
     config: Config,
     deps: Deps<RouterEntry>,
     media: Arc<dyn MediaControl>,
-    media_events: mpsc::Receiver<MediaEvent>,
+    media_events: mpsc::Receiver<(ProcessId, MediaEvent)>,
 ) -> anyhow::Result<Running> {
     let Deps { process, mesh, store, keys, source, clock, drain, metrics, health } = deps;
     let peers = mesh.peers();
@@ -113,7 +113,7 @@ struct Driver {
     store: Arc<dyn Store>,
     keys: Arc<KeyRing>,
     media: Arc<dyn MediaControl>,
-    media_events: mpsc::Receiver<MediaEvent>,
+    media_events: mpsc::Receiver<(ProcessId, MediaEvent)>,
     source: Subscription<RouterEntry>,
     clock: Clock,
     drain: Drain,
@@ -138,7 +138,7 @@ struct Driver {
 enum Woken {
     Message(contract::hop::Inside),
     Done(Done),
-    Media(MediaEvent),
+    Media(ProcessId, MediaEvent),
     View(oneshot::Sender<Value>),
     Configured,
     Peers,
@@ -169,7 +169,7 @@ impl Driver {
                 },
                 done = self.lookups.next() => Woken::Done(done),
                 event = self.media_events.recv(), if media_open => match event {
-                    Some(event) => Woken::Media(event),
+                    Some((relay, event)) => Woken::Media(relay, event),
                     None => {
                         media_open = false;
                         continue;
@@ -186,7 +186,7 @@ impl Driver {
             match woken {
                 Woken::Message(inside) => self.turn(Input::Message(&inside), draining, &mut rng),
                 Woken::Done(done) => self.done(done, draining, &mut rng),
-                Woken::Media(event) => self.turn(Input::Media(&event), draining, &mut rng),
+                Woken::Media(relay, event) => self.turn(Input::Media { relay, event: &event }, draining, &mut rng),
                 Woken::View(tell) => {
                     // Who asked may have gone.
                     let _ = tell.send(self.core.view());
@@ -286,8 +286,11 @@ impl Driver {
 
     fn begin(&mut self, id: Option<AskId>, lane: Option<String>, ask: Ask) {
         let (store, media, unix) = (self.store.clone(), self.media.clone(), self.clock.now().unix());
-        let (limit, failure, freed) = (self.config.ask_timeout, failure(&ask, "too many questions"), lane.clone());
-        let late = self::failure(&ask, "no answer in time");
+        let (limit, failure, freed) = (self.limit(&ask), failure(&ask, "too many questions"), lane.clone());
+        let late = match &ask {
+            Ask::Media { .. } => Answer::NoRelay("no answer in time".to_owned()),
+            other => self::failure(other, "no answer in time"),
+        };
         let asked = self.lookups.push(async move {
             let answer = tokio::time::timeout(limit, perform(store, media, unix, ask)).await.unwrap_or(late);
             Done { id, lane, answer }
@@ -298,6 +301,14 @@ impl Driver {
                 self.ready.push_back((id, failure));
             }
             self.free(freed);
+        }
+    }
+
+    /// How long an answer may take.
+    fn limit(&self, ask: &Ask) -> Duration {
+        match ask {
+            Ask::Media { command: Command::Ping, .. } => self.config.ask_timeout.min(crate::probe::PERIOD),
+            _ => self.config.ask_timeout,
         }
     }
 
@@ -332,6 +343,8 @@ impl Driver {
             ("unprotected", old.unprotected, new.unprotected),
             ("media_error", old.media_errors, new.media_errors),
             ("media_timeout", old.media_timeouts, new.media_timeouts),
+            ("relay_lost", old.relays_lost, new.relays_lost),
+            ("media_moved", old.moves, new.moves),
             ("dropped", old.dropped, new.dropped),
         ] {
             if new > old {
@@ -345,12 +358,12 @@ impl Driver {
     }
 }
 
-/// Questions that must be asked in order: those about one record, and those about one call at the relay.
+/// Questions that must be asked in order: those about one record, and those about one call at one relay.
 fn lane(ask: &Ask) -> Option<String> {
     match ask {
         Ask::Load { .. } | Ask::UseNonce { .. } => None,
         Ask::Save { kind, id, .. } | Ask::Remove { kind, id, .. } => Some(format!("{kind}/{id}")),
-        Ask::Media(command) => Some(format!("media/{}", crate::media::call_of(command))),
+        Ask::Media { relay, command } => Some(format!("{relay}/{}", crate::media::call_of(command))),
     }
 }
 
@@ -361,7 +374,8 @@ fn failure(ask: &Ask, why: &str) -> Answer {
         Ask::Load { .. } => Answer::Bindings(Err(store())),
         Ask::UseNonce { .. } => Answer::Nonce(Err(store())),
         Ask::Save { .. } | Ask::Remove { .. } => Answer::Stored(Err(store())),
-        Ask::Media(_) => Answer::Sdp(Err(why.to_owned())),
+        // The relay is not to blame.
+        Ask::Media { .. } => Answer::Sdp(Err(why.to_owned())),
     }
 }
 
@@ -371,11 +385,13 @@ async fn perform(store: Arc<dyn Store>, media: Arc<dyn MediaControl>, unix: u64,
         Ask::UseNonce { nonce, nc, ttl } => Answer::Nonce(store.use_nonce(&nonce, nc, ttl, unix).await),
         Ask::Save { kind, id, owner, value } => Answer::Stored(store.save(kind, &id, owner, value).await),
         Ask::Remove { kind, id, owner } => Answer::Stored(store.remove(kind, &id, owner).await),
-        Ask::Media(command) => Answer::Sdp(match media.request(command).await {
-            Ok(Reply::Sdp(sdp)) => String::from_utf8(sdp).map_err(|_| "a description that is not UTF-8".to_owned()),
-            Ok(Reply::Error(reason)) => Err(reason),
-            Ok(_) => Ok(String::new()),
-            Err(error) => Err(error.to_string()),
-        }),
+        Ask::Media { relay, command } => match media.request(relay, command).await {
+            Ok(Reply::Sdp(sdp)) => {
+                Answer::Sdp(String::from_utf8(sdp).map_err(|_| "a description that is not UTF-8".to_owned()))
+            }
+            Ok(Reply::Error(reason)) => Answer::Sdp(Err(reason)),
+            Ok(_) => Answer::Sdp(Ok(String::new())),
+            Err(error) => Answer::NoRelay(error.to_string()),
+        },
     }
 }

@@ -27,8 +27,11 @@ use tokio::sync::mpsc;
 struct Relay(Mutex<Vec<Command>>);
 
 impl MediaControl for Relay {
-    fn request(&self, command: Command) -> BoxFuture<'_, Result<Reply, MediaError>> {
-        self.0.lock().unwrap().push(command.clone());
+    fn request(&self, relay: ProcessId, command: Command) -> BoxFuture<'_, Result<Reply, MediaError>> {
+        assert_eq!(relay, RELAY);
+        if command != Command::Ping {
+            self.0.lock().unwrap().push(command.clone());
+        }
         Box::pin(async move {
             tokio::task::yield_now().await;
             Ok(match command {
@@ -45,8 +48,10 @@ struct Pbx {
     env: Environment,
     running: Running,
     balancer: Member,
+    /// The relay's place in the mesh.
+    _relay: Member,
     relay: Arc<Relay>,
-    events: mpsc::Sender<MediaEvent>,
+    events: mpsc::Sender<(ProcessId, MediaEvent)>,
     got: Vec<Bytes>,
 }
 
@@ -58,6 +63,7 @@ impl Pbx {
         let relay = Arc::new(Relay::default());
         let (events, media_events) = mpsc::channel(16);
         let balancer = env.mesh.join(Peer::new(Service::Balancer, BALANCER));
+        let _relay = env.mesh.join(Peer::new(Service::Media, RELAY));
         let running = crate::build(Config::default(), env.deps(ROUTER, source), relay.clone(), media_events).unwrap();
         let binding = Binding {
             contact: "sip:8006@127.0.0.1:8006".into(),
@@ -74,7 +80,7 @@ impl Pbx {
             user_agent: None,
         };
         env.store.swap("8006", 0, vec![binding], 1).await.unwrap();
-        Self { lab, env, running, balancer, relay, events, got: Vec::new() }
+        Self { lab, env, running, balancer, _relay, relay, events, got: Vec::new() }
     }
 
     fn send(&self, bytes: Bytes) {
@@ -175,7 +181,7 @@ async fn the_relays_timeout_hangs_both_up() {
     pbx.talk().await;
     let call = pbx.view().await[0]["id"].as_str().unwrap().to_owned();
     let event = MediaEvent { seq: 1, call, tag: None, kind: MediaEventKind::SessionTimeout };
-    pbx.events.send(event).await.unwrap();
+    pbx.events.send((RELAY, event)).await.unwrap();
     for _ in 0..2 {
         let bye = pbx.get("BYE").await;
         assert!(field(&bye, Name::Reason).starts_with("Q.850;cause=102"));
