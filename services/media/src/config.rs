@@ -58,6 +58,17 @@ impl Default for Config {
     }
 }
 
+/// Reads a range of ports, FROM-TO. The error is a sentence for a person.
+pub fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let (from, to) = text.split_once('-').ok_or("write FROM-TO")?;
+    let port = |s: &str| s.trim().parse::<u16>().map_err(|_| format!("{s:?} is not a port"));
+    let (from, to) = (port(from)?, port(to)?);
+    if from == 0 || to <= from {
+        return Err("write FROM-TO, FROM at least 1 and TO above it".into());
+    }
+    Ok(from..=to)
+}
+
 fn loopback() -> Vec<IpNet> {
     ["127.0.0.0/8", "::1/128"].iter().filter_map(|n| n.parse().ok()).collect()
 }

@@ -16,7 +16,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use runtime::drain::DrainGuard;
 use runtime::media::MediaControl;
-use runtime::mesh::Member;
+use runtime::mesh::{Member, Parcel, Unsent};
 use runtime::metrics::Reason;
 use runtime::source::Subscription;
 use runtime::store::Store;
@@ -36,15 +36,11 @@ const VIEWS: usize = 16;
 ///
 /// # Errors
 /// None at present; setting up may come to fail.
-pub fn build(
-    config: Config,
-    deps: Deps<RouterEntry>,
-    media: Arc<dyn MediaControl>,
-    media_events: mpsc::Receiver<(ProcessId, MediaEvent)>,
-) -> anyhow::Result<Running> {
+pub fn build(config: Config, deps: Deps<RouterEntry>, media: Arc<dyn MediaControl>) -> anyhow::Result<Running> {
     let Deps { process, mesh, store, keys, source, clock, drain, metrics, health } = deps;
     let peers = mesh.peers();
-    let member = mesh.join(Peer::new(Service::Router, process));
+    let mut member = mesh.join(Peer::new(Service::Router, process));
+    let (media_events, unsent) = (member.events(), member.unsent());
     let mut running = Running::new();
     let (viewer, views) = mpsc::channel::<oneshot::Sender<Value>>(VIEWS);
     running.view("calls", move || {
@@ -74,6 +70,7 @@ pub fn build(
         keys,
         media,
         media_events,
+        unsent,
         source,
         clock,
         drain,
@@ -114,6 +111,7 @@ struct Driver {
     keys: Arc<KeyRing>,
     media: Arc<dyn MediaControl>,
     media_events: mpsc::Receiver<(ProcessId, MediaEvent)>,
+    unsent: mpsc::Receiver<Unsent>,
     source: Subscription<RouterEntry>,
     clock: Clock,
     drain: Drain,
@@ -139,6 +137,7 @@ enum Woken {
     Message(contract::hop::Inside),
     Done(Done),
     Media(ProcessId, MediaEvent),
+    Unsent(Unsent),
     View(oneshot::Sender<Value>),
     Configured,
     Peers,
@@ -151,7 +150,6 @@ impl Driver {
     async fn run(mut self) -> anyhow::Result<()> {
         let mut rng = entropy();
         let mut draining = false;
-        let mut media_open = true;
         let mut beat = tokio::time::interval(Duration::from_secs(1));
         let mut limit = None;
         let end = tokio::time::sleep(Duration::MAX);
@@ -168,13 +166,8 @@ impl Driver {
                     None => anyhow::bail!("another process has this one's name"),
                 },
                 done = self.lookups.next() => Woken::Done(done),
-                event = self.media_events.recv(), if media_open => match event {
-                    Some((relay, event)) => Woken::Media(relay, event),
-                    None => {
-                        media_open = false;
-                        continue;
-                    }
-                },
+                Some((relay, event)) = self.media_events.recv() => Woken::Media(relay, event),
+                Some(unsent) = self.unsent.recv() => Woken::Unsent(unsent),
                 Some(view) = self.views.recv() => Woken::View(view),
                 () = self.source.changed() => Woken::Configured,
                 Ok(()) = self.peers.changed() => Woken::Peers,
@@ -187,6 +180,13 @@ impl Driver {
                 Woken::Message(inside) => self.turn(Input::Message(&inside), draining, &mut rng),
                 Woken::Done(done) => self.done(done, draining, &mut rng),
                 Woken::Media(relay, event) => self.turn(Input::Media { relay, event: &event }, draining, &mut rng),
+                Woken::Unsent(Unsent { to, parcel: Parcel::Sip(bytes) }) => {
+                    tracing::debug!(%to, "not taken");
+                    runtime::metrics::count(&self.counts, "unsent");
+                    self.turn(Input::Unsent(&bytes), draining, &mut rng);
+                }
+                // Routers tell of no media.
+                Woken::Unsent(_) => {}
                 Woken::View(tell) => {
                     // Who asked may have gone.
                     let _ = tell.send(self.core.view());
