@@ -74,6 +74,9 @@ pub struct LegRecord {
     pub bridge: Option<String>,
     /// Unix seconds of its answer.
     pub answered_at: u64,
+    /// The relay that has its ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<ProcessId>,
 }
 
 /// One call: the dialplan running on a leg.

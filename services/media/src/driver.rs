@@ -232,7 +232,8 @@ pub async fn build(config: Config) -> Result<Running, BuildError> {
     if let Some(address) = config.ng {
         let socket = tokio::net::UdpSocket::bind(address).await.map_err(|e| BuildError::Ng(address, e))?;
         ng = Some(socket.local_addr()?);
-        server = Some(tokio::spawn(ng::serve(socket, config.ng_allowed.clone(), handle.clone())));
+        let trust = ng::Trust { allowed: config.ng_allowed.clone(), keys: config.ng_keys.clone() };
+        server = Some(tokio::spawn(ng::serve(socket, trust, handle.clone())));
     }
     let mut running = Running { handle, events, ng, threads: Vec::new(), server };
     for worker in workers {

@@ -3,6 +3,7 @@
 use crate::bridge::BridgeKey;
 use crate::cause::{Branch, Outcome};
 use crate::leg::LegKey;
+use contract::ProcessId;
 use contract::records::{CallRecord, Owner, SCHEMA};
 use dialplan::Step;
 use std::sync::Arc;
@@ -42,6 +43,14 @@ pub(crate) struct Dialing {
     pub(crate) store_down: bool,
 }
 
+/// A relay that a call's media moves away from while both still forward.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    pub(crate) relay: ProcessId,
+    /// Ids of the legs that were not heard at the new one yet.
+    pub(crate) legs: Vec<String>,
+}
+
 /// One call.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -74,8 +83,14 @@ pub(crate) struct Call {
     /// The last provisional answer to the caller: status and description.
     pub(crate) progress: Option<(u16, Option<String>)>,
     pub(crate) started_at: u64,
-    /// A relay knows it.
-    pub(crate) described: bool,
+    /// The relay that has its legs, once one was asked.
+    pub(crate) relay: Option<ProcessId>,
+    /// Relays that could not have them.
+    pub(crate) refused: Vec<ProcessId>,
+    /// A former relay that goes on until these legs are heard at the new one.
+    pub(crate) leaving: Option<Leaving>,
+    /// The last media event taken: who told it, and its number.
+    pub(crate) heard: Option<(ProcessId, u64)>,
     /// A record of it is or will be in the store.
     pub(crate) saved: bool,
     /// The store did not take its records: it will not outlive us.

@@ -9,7 +9,6 @@ use crate::end::End;
 use crate::headers;
 use crate::io::Ask;
 use crate::leg::{LegKey, Phase, Resend};
-use crate::media;
 use crate::negotiate;
 use crate::timers::Timer;
 use bytes::Bytes;
@@ -96,7 +95,6 @@ impl Core {
                 if let Some(leg) = self.legs.get_mut(&leg_key) {
                     leg.said = Some(offer);
                     leg.said_offer = true;
-                    leg.described = true;
                 }
                 match fitting {
                     Some(fitting) => self.describe(turn, leg_key, near, &fitting, Then::ConnectedOffer(leg_key)),
@@ -146,6 +144,9 @@ impl Core {
         let Some(near_key) = self.calls.get(&key).map(|c| c.leg) else { return };
         let Some(near) = self.legs.get_mut(&near_key) else { return };
         if near.server.is_some() {
+            // Who heard early media at another place goes by the first description that it got (RFC 3261 13.2.1).
+            let early = !near.told.text().is_empty() && !negotiate::same_place(near.told.text(), &sdp);
+            near.place = early.then(|| sdp.clone());
             near.told.tell(&sdp);
             self.bridge(turn, key, leg_key, AfterSave::AnswerCaller(key));
         } else {
@@ -206,12 +207,9 @@ impl Core {
         let Some(bridge) = self.bridges.remove(&former) else { return };
         let far = bridge.other(near);
         self.order(Ask::Remove { kind: "bridge", id: bridge.id, owner: bridge.owner });
-        if let Some(leg) = self.legs.get(&far) {
-            let command = media::delete_leg(&leg.call_id, &leg.id);
-            self.order(Ask::Media(command));
-            self.detach(far);
-            self.bye(turn, far, Some(cause::reason(Cause::NORMAL)));
-        }
+        self.leave_relay(far);
+        self.detach(far);
+        self.bye(turn, far, Some(cause::reason(Cause::NORMAL)));
     }
 
     /// The caller's and callee's records are saved, or could not be: the caller gets its 2xx.
@@ -270,6 +268,7 @@ impl Core {
         let endpoint = self.legs.get(&far).map(|l| l.endpoint.clone()).unwrap_or_default();
         tracing::info!(call = %id, %endpoint, unprotected, "answered");
         self.event(turn, &id, CallEventKind::Answered { endpoint });
+        self.realign(turn, far);
         if dialing.is_none_or(|d| d.far != Far::Answer) {
             return;
         }

@@ -8,10 +8,12 @@ use crate::headers;
 use crate::identify::Directory;
 use crate::io::{Answer, Ask, AskId, Input, Output};
 use crate::leg::{Leg, LegKey};
+use crate::probe::Probe;
 use crate::timers::{Timer, Timers};
 use bytes::Bytes;
 use contract::events::{CallEvent, CallEventKind};
 use contract::hop::{self, Inside};
+use contract::ng::Command;
 use contract::peers::Peers;
 use contract::{KeyRing, Now, ProcessId, Service};
 use rand::RngCore;
@@ -110,6 +112,12 @@ pub(crate) enum Then {
     Changed { asker: LegKey },
     /// The other's offer (the asker made none), described for the asker.
     ChangedOffer { asker: LegKey, other: LegKey },
+    /// The offer or answer that moves a call's media to this relay, described for a leg.
+    Moved { call: CallKey, relay: ProcessId, leg: LegKey },
+    /// A relay was asked whether it is there.
+    Probed(ProcessId),
+    /// A relay was told who owns a call that was taken over.
+    Claimed(CallKey),
     /// A record is saved.
     Saved(u64),
     /// The relay was told something whose answer changes nothing.
@@ -158,6 +166,10 @@ pub struct Counters {
     pub media_errors: u64,
     /// Calls that ended because neither side sent media.
     pub media_timeouts: u64,
+    /// Relays lost.
+    pub relays_lost: u64,
+    /// Times that a call's media moved to another relay.
+    pub moves: u64,
     /// Messages that could not be read or belonged to nothing.
     pub dropped: u64,
 }
@@ -198,6 +210,12 @@ pub struct Core {
     pub(crate) servers: HashMap<ServerId, LegKey>,
     pub(crate) clients: HashMap<ClientId, Client>,
     pub(crate) asks: BTreeMap<AskId, Then>,
+    /// What relays were asked that another relay may be asked instead.
+    pub(crate) commands: BTreeMap<AskId, (ProcessId, Command)>,
+    /// Of all these, those whose answer is known: there is nobody to ask.
+    pub(crate) refused: VecDeque<AskId>,
+    /// Relays that have calls of ours, or had some when they were lost.
+    pub(crate) probes: BTreeMap<ProcessId, Probe>,
     pub(crate) saving: BTreeMap<u64, Saving>,
     pub(crate) timers: Timers,
     pub(crate) out: VecDeque<Output>,
@@ -220,6 +238,9 @@ impl Core {
             servers: HashMap::new(),
             clients: HashMap::new(),
             asks: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            refused: VecDeque::new(),
+            probes: BTreeMap::new(),
             saving: BTreeMap::new(),
             timers: Timers::default(),
             out: VecDeque::new(),
@@ -234,12 +255,16 @@ impl Core {
         match input {
             Input::Message(inside) => self.message(turn, inside),
             Input::Answered(id, answer) => self.answered(turn, id, answer),
-            Input::Media(event) => self.media_event(turn, event),
+            Input::Media { relay, event } => self.media_event(turn, relay, event),
             Input::Unsent(bytes) => self.unsent(turn, bytes),
             Input::HangUp => self.hang_up(turn),
             Input::Tick => {}
         }
         self.advance(turn);
+        while !self.refused.is_empty() {
+            self.refuse_asks(turn);
+            self.advance(turn);
+        }
     }
 
     /// The next thing to do.
@@ -329,6 +354,9 @@ impl Core {
                 Some(Timer::Resend(leg)) => self.resend(turn, leg),
                 Some(Timer::Session(leg)) => self.session_due(turn, leg),
                 Some(Timer::Retry(leg)) => self.realign(turn, leg),
+                Some(Timer::Probe(relay)) => self.probe(turn, relay),
+                Some(Timer::Move(call)) => self.move_again(turn, call),
+                Some(Timer::Leave(call)) => self.leave_former(call),
                 None => break,
             }
         }
@@ -561,28 +589,18 @@ impl Core {
         }
     }
 
-    fn answered(&mut self, turn: &mut Turn<'_>, id: AskId, answer: Answer) {
+    pub(crate) fn answered(&mut self, turn: &mut Turn<'_>, id: AskId, answer: Answer) {
         let Some(then) = self.asks.remove(&id) else { return };
+        let command = self.commands.remove(&id);
         match (then, answer) {
             (Then::Nonce(call), Answer::Nonce(result)) => self.nonce_used(turn, call, result),
             (Then::Located { call, dial, endpoint }, Answer::Bindings(result)) => {
                 self.located(turn, call, dial, &endpoint, result);
             }
             (Then::Saved(group), Answer::Stored(result)) => self.saved(turn, group, result.is_ok()),
-            (then, Answer::Sdp(result)) => {
-                self.counters.media_errors += u64::from(result.is_err());
-                match then {
-                    Then::Offered(leg) => self.offered(turn, leg, result),
-                    Then::Early { leg, status } => self.early(turn, leg, status, result),
-                    Then::Connected(leg) => self.connected(turn, leg, result),
-                    Then::ConnectedOffer(leg) => self.connected_offer(turn, leg, result),
-                    Then::Acknowledged(leg) => self.acknowledge_with(turn, leg, result),
-                    Then::Changing { asker, other } => self.changing(turn, asker, other, result),
-                    Then::Changed { asker } => self.changed(turn, asker, result),
-                    Then::ChangedOffer { asker, other } => self.changed_offer(turn, asker, other, result),
-                    _ => {}
-                }
-            }
+            (then, Answer::Sdp(Ok(sdp))) => self.described(turn, then, Ok(sdp)),
+            (then, Answer::Sdp(Err(reason))) => self.undescribed(turn, then, command, true, reason),
+            (then, Answer::NoRelay(reason)) => self.undescribed(turn, then, command, false, reason),
             // An answer of another kind than the question: the driver's fault. The timers of the call will end it.
             _ => self.counters.dropped += 1,
         }

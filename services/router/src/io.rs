@@ -21,7 +21,12 @@ pub enum Input<'a> {
     /// A question was answered.
     Answered(AskId, Answer),
     /// A relay told something.
-    Media(&'a MediaEvent),
+    Media {
+        /// The relay.
+        relay: ProcessId,
+        /// What it told.
+        event: &'a MediaEvent,
+    },
     /// An [`Output::Send`] did not reach its process: it is gone or its queue is full.
     Unsent(&'a Bytes),
     /// The drain took too long: every call ends.
@@ -67,8 +72,13 @@ pub enum Ask {
         /// Its owner.
         owner: Owner,
     },
-    /// Command the relay: [`Answer::Sdp`].
-    Media(Command),
+    /// Command a relay: [`Answer::Sdp`].
+    Media {
+        /// The relay.
+        relay: ProcessId,
+        /// What it is to do.
+        command: Command,
+    },
 }
 
 /// The answer to an [`Ask`].
@@ -80,8 +90,10 @@ pub enum Answer {
     Nonce(Result<bool, StoreError>),
     /// To [`Ask::Save`] and [`Ask::Remove`].
     Stored(Result<(), StoreError>),
-    /// To [`Ask::Media`]: the rewritten description (empty for a delete), or why there is none.
+    /// To [`Ask::Media`]: the rewritten description (empty for a delete), or why the relay refused.
     Sdp(Result<String, String>),
+    /// To [`Ask::Media`] too: why the relay gave no answer at all.
+    NoRelay(String),
 }
 
 /// What is to be done.

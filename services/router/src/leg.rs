@@ -135,8 +135,14 @@ pub(crate) struct Leg {
     pub(crate) rang: bool,
     /// CANCEL is to be sent as soon as a 1xx came, with this Reason.
     pub(crate) cancel: Option<Option<String>>,
-    /// A relay knows it.
-    pub(crate) described: bool,
+    /// The relay that knows it.
+    pub(crate) relay: Option<ProcessId>,
+    /// What its relay says since the call's media moved there, untold: only addresses and ports count.
+    pub(crate) place: Option<String>,
+    /// The same, told in the re-INVITE under way.
+    pub(crate) placing: Option<String>,
+    /// How often that re-INVITE was refused for the moment.
+    pub(crate) refusals: u32,
 
     /// What they were told.
     pub(crate) told: Told,
@@ -211,7 +217,10 @@ impl Leg {
             progressed: false,
             rang: false,
             cancel: None,
-            described: false,
+            relay: None,
+            place: None,
+            placing: None,
+            refusals: 0,
             told: begin.told,
             said: None,
             said_offer: false,
@@ -275,6 +284,7 @@ impl Leg {
             remote_sdp: self.said.clone().unwrap_or_default(),
             bridge,
             answered_at: self.answered_at,
+            relay: self.relay,
         })
     }
 }

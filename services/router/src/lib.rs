@@ -19,8 +19,11 @@ mod invite;
 pub mod io;
 mod leg;
 mod media;
+mod moves;
 mod negotiate;
 mod plan;
+mod probe;
+mod relay;
 mod save;
 mod session;
 #[cfg(test)]

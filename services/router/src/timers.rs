@@ -2,6 +2,7 @@
 
 use crate::call::CallKey;
 use crate::leg::LegKey;
+use contract::ProcessId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -18,6 +19,12 @@ pub(crate) enum Timer {
     Session(LegKey),
     /// A re-INVITE of ours is tried again after 491 (RFC 3261 14.1).
     Retry(LegKey),
+    /// A relay is asked whether it is there.
+    Probe(ProcessId),
+    /// A call's media is moved to another relay, which was not to be had before.
+    Move(CallKey),
+    /// A call's former relay is told that it is not needed any more.
+    Leave(CallKey),
 }
 
 /// Timers by instant and by name.

@@ -1,12 +1,13 @@
 //! The store of one process: in memory, its bindings kept in a state folder if one is given.
 
-use super::{AorHint, HINTS, Pending, Store, first_expiry, may_write};
+use super::{AorHint, HINTS, PEERS, Pending, Store, first_expiry, may_write};
 use crate::state;
 use anyhow::Context;
 use bytes::Bytes;
-use contract::ProcessId;
 use contract::location::{Aor, Binding, Revision, StoreError};
+use contract::peers::Peer;
 use contract::records::Owner;
+use contract::{ProcessId, Service};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -67,6 +68,8 @@ struct Tables {
     /// (forget at, nonce).
     nonce_ends: BTreeSet<(u64, String)>,
     records: BTreeMap<(String, String), (Owner, Bytes)>,
+    /// With the time that they are gone.
+    peers: BTreeMap<(Service, ProcessId), (tokio::time::Instant, Peer)>,
 }
 
 #[derive(Debug)]
@@ -311,9 +314,32 @@ impl Shared {
             _ => Err(StoreError::Conflict),
         }
     }
+
+    fn announce(&self, peer: &Peer, ttl_ms: u64) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.forget_peers();
+        let key = (peer.service, peer.process);
+        if tables.peers.len() >= PEERS && !tables.peers.contains_key(&key) {
+            return Err(StoreError::Unavailable(format!("{PEERS} peers are the limit")));
+        }
+        let gone = tokio::time::Instant::now() + Duration::from_millis(ttl_ms);
+        tables.peers.insert(key, (gone, peer.clone()));
+        Ok(())
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        let mut tables = self.tables();
+        tables.forget_peers();
+        tables.peers.values().map(|(_, peer)| peer.clone()).collect()
+    }
 }
 
 impl Tables {
+    fn forget_peers(&mut self) {
+        let now = tokio::time::Instant::now();
+        self.peers.retain(|_, (gone, _)| *gone > now);
+    }
+
     fn forget_nonces(&mut self, now: u64) {
         while self.nonce_ends.first().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, nonce)) = self.nonce_ends.pop_first() {
@@ -332,7 +358,7 @@ impl Tables {
             aors: file.aors,
             nonce_ends: file.nonces.iter().map(|(n, u)| (u.forget_at, n.clone())).collect(),
             nonces: file.nonces.into_iter().collect(),
-            records: BTreeMap::new(),
+            ..Self::default()
         })
     }
 
@@ -405,5 +431,18 @@ impl Store for MemoryStore {
 
     fn claim<'a>(&'a self, kind: &'a str, id: &'a str, from: Owner, to: ProcessId) -> Pending<'a, Owner> {
         now(self.shared.claim(kind, id, from, to))
+    }
+
+    fn announce<'a>(&'a self, peer: &'a Peer, ttl_ms: u64) -> Pending<'a, ()> {
+        now(self.shared.announce(peer, ttl_ms))
+    }
+
+    fn withdraw(&self, process: ProcessId) -> Pending<'_, ()> {
+        self.shared.tables().peers.retain(|(_, p), _| *p != process);
+        now(Ok(()))
+    }
+
+    fn peers(&self) -> Pending<'_, Vec<Peer>> {
+        now(Ok(self.shared.peers()))
     }
 }

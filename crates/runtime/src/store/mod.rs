@@ -9,6 +9,7 @@ pub mod redis;
 use bytes::Bytes;
 use contract::ProcessId;
 use contract::location::{Aor, Binding, Revision, StoreError};
+use contract::peers::Peer;
 use contract::records::Owner;
 use futures::future::BoxFuture;
 use tokio::sync::broadcast;
@@ -18,6 +19,9 @@ pub type Pending<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// Hints that wait for a slow follower before it is told that it missed some (`RecvError::Lagged`).
 pub const HINTS: usize = 1024;
+
+/// Peers that a store holds at most.
+pub const PEERS: usize = 4096;
 
 /// Something may have changed: read again. The store is the truth; a hint may be lost or come twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +82,16 @@ pub trait Store: Send + Sync + 'static {
     /// Takes a record over: its owner becomes `to` with the epoch raised by one. `Conflict` unless `from` still owns
     /// it. The new owner is returned.
     fn claim<'a>(&'a self, kind: &'a str, id: &'a str, from: Owner, to: ProcessId) -> Pending<'a, Owner>;
+
+    /// Writes the record of a process over what stood there; it is gone `ttl_ms` from now, by the store's clock,
+    /// unless it is written again.
+    fn announce<'a>(&'a self, peer: &'a Peer, ttl_ms: u64) -> Pending<'a, ()>;
+
+    /// Removes the record of a process at once; one that is not there is removed already.
+    fn withdraw(&self, process: ProcessId) -> Pending<'_, ()>;
+
+    /// The records of all processes that are there, in order of service and name; at most [`PEERS`].
+    fn peers(&self) -> Pending<'_, Vec<Peer>>;
 }
 
 /// When the first of these bindings expires.

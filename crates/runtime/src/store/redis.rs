@@ -2,14 +2,17 @@
 //!
 //! All keys begin with a prefix in braces, so that they stay on one node of a Redis cluster:
 //! `aor:<aor>` hash of revision and bindings; `expiry` AORs sorted by first expiry; `revision` the last one given out;
-//! `nonce:<nonce>` its highest count; `records:<kind>` hash of `<epoch> <process> <value>` by id; channel `changed`.
+//! `nonce:<nonce>` its highest count; `records:<kind>` hash of `<epoch> <process> <value>` by id;
+//! `peer:<service>:<process>` a process's record, `peers` their names sorted by when they are gone; channel `changed`.
 
 mod link;
+mod peers;
 
 use super::{AorHint, HINTS, Pending, Store, first_expiry};
 use bytes::Bytes;
 use contract::ProcessId;
 use contract::location::{Aor, Binding, Revision, StoreError};
+use contract::peers::Peer;
 use contract::records::Owner;
 use futures::StreamExt;
 use link::Link;
@@ -93,6 +96,8 @@ pub struct RedisStore {
     use_nonce: Script,
     write: Script,
     claim: Script,
+    announce: Script,
+    peers: Script,
 }
 
 impl RedisStore {
@@ -113,6 +118,8 @@ impl RedisStore {
             use_nonce: Script::new(USE_NONCE),
             write: Script::new(WRITE),
             claim: Script::new(CLAIM),
+            announce: Script::new(peers::ANNOUNCE),
+            peers: Script::new(peers::PEERS),
         })
     }
 
@@ -341,5 +348,17 @@ impl Store for RedisStore {
             let done: bool = self.link.invoke(&call).await?;
             if done { Ok(owner) } else { Err(StoreError::Conflict) }
         })
+    }
+
+    fn announce<'a>(&'a self, peer: &'a Peer, ttl_ms: u64) -> Pending<'a, ()> {
+        Box::pin(self.announce_peer(peer, ttl_ms))
+    }
+
+    fn withdraw(&self, process: ProcessId) -> Pending<'_, ()> {
+        Box::pin(self.withdraw_peer(process))
+    }
+
+    fn peers(&self) -> Pending<'_, Vec<Peer>> {
+        Box::pin(self.all_peers())
     }
 }

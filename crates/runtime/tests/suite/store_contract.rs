@@ -2,15 +2,16 @@
 
 use crate::redis_server::RedisServer;
 use bytes::Bytes;
-use contract::ProcessId;
 use contract::location::{Binding, StoreError};
+use contract::peers::{Peer, PeerState};
 use contract::records::Owner;
+use contract::{ProcessId, Service};
 use futures::future::join_all;
 use runtime::store::memory::MemoryStore;
 use runtime::store::redis::RedisStore;
 use runtime::store::{AorHint, Store};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::broadcast::Receiver;
 
 const NOW: u64 = 1_800_000_000;
@@ -48,7 +49,8 @@ macro_rules! contract {
                 all_aors_are_listed_in_order,
                 a_record_belongs_to_its_owner,
                 of_many_claims_one_wins_and_the_loser_may_not_write,
-                records_are_listed_by_kind_with_any_bytes
+                records_are_listed_by_kind_with_any_bytes,
+                peers_are_there_until_they_withdraw_or_are_not_renewed
             );
         }
     };
@@ -254,4 +256,46 @@ async fn records_are_listed_by_kind_with_any_bytes(store: Arc<dyn Store>) {
     }
     assert_eq!(store.records("call").await.unwrap(), [("c".to_owned(), owner(1, 1), Bytes::new())]);
     assert!(store.records("leg").await.unwrap().is_empty());
+}
+
+/// A record with all that one can hold.
+fn peer(service: Service, process: u64, load: u64) -> Peer {
+    Peer {
+        address: "10.0.0.7:7000".into(),
+        state: PeerState::Draining,
+        weight: 0.5,
+        load,
+        ng: Some("10.0.0.7:2223".parse().unwrap()),
+        pod: format!("pbx-{}", service.as_str()),
+        admin: Some("127.0.0.1:9091".parse().unwrap()),
+        ..Peer::new(service, ProcessId(process))
+    }
+}
+
+async fn peers_are_there_until_they_withdraw_or_are_not_renewed(store: Arc<dyn Store>) {
+    const LONG: u64 = 60_000;
+    assert!(store.peers().await.unwrap().is_empty());
+    let (short, media, balancer) =
+        (peer(Service::Router, 9, 1), peer(Service::Media, u64::MAX, 2), peer(Service::Balancer, 7, 3));
+    let begun = Instant::now();
+    store.announce(&media, LONG).await.unwrap();
+    store.announce(&short, 400).await.unwrap();
+    store.announce(&balancer, LONG).await.unwrap();
+    if begun.elapsed() < Duration::from_millis(300) {
+        assert_eq!(store.peers().await.unwrap(), [balancer.clone(), short.clone(), media.clone()]);
+    }
+    // Renewed: it says something else, and stands longer.
+    let renewed = peer(Service::Media, u64::MAX, 4);
+    store.announce(&renewed, LONG).await.unwrap();
+    while store.peers().await.unwrap().contains(&short) {
+        assert!(begun.elapsed() < Duration::from_secs(5), "a record that is not renewed stays");
+        tokio::task::yield_now().await;
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(400));
+    assert_eq!(store.peers().await.unwrap(), [balancer.clone(), renewed.clone()]);
+    // One that was gone may come again, and who withdraws is gone at once.
+    store.announce(&short, LONG).await.unwrap();
+    store.withdraw(balancer.process).await.unwrap();
+    store.withdraw(ProcessId(1)).await.unwrap();
+    assert_eq!(store.peers().await.unwrap(), [short, renewed]);
 }

@@ -3,9 +3,10 @@
 use crate::redis_server::RedisServer;
 use crate::store_contract::binding;
 use bytes::Bytes;
-use contract::ProcessId;
 use contract::location::StoreError;
+use contract::peers::Peer;
 use contract::records::Owner;
+use contract::{ProcessId, Service};
 use runtime::store::redis::RedisStore;
 use runtime::store::{AorHint, Store};
 use std::future::Future;
@@ -33,6 +34,9 @@ async fn all_refused(store: &RedisStore) {
     refused(store.record("leg", "1")).await;
     refused(store.records("leg")).await;
     refused(store.claim("leg", "1", owner, ProcessId(2))).await;
+    refused(store.announce(&Peer::new(Service::Router, ProcessId(1)), 1500)).await;
+    refused(store.withdraw(ProcessId(1))).await;
+    refused(store.peers()).await;
     // Many at once do not wait for one another.
     let begun = Instant::now();
     futures::future::join_all((0..50).map(|_| refused(store.load("a")))).await;

@@ -228,7 +228,7 @@ impl Core {
         };
         let via = match to {
             Hop::Outside(flow) => {
-                via::outside(flow.transport, &self.listeners.advertised(flow.local), &branch, beside.as_deref())
+                via::outside(flow.transport, &self.listeners.advertised(&flow), &branch, beside.as_deref())
             }
             Hop::Inside(_) => via::inside(&branch, &beside.unwrap_or_else(|| self.me.beside(keys, &branch))),
         };

@@ -131,7 +131,7 @@ impl Core {
         let (transport, remote, uri) = (target.transport, target.remote, target.uri.clone());
         let flow = self.flow_to(turn, transport, remote)?;
         let branch = self.me.branch(turn.view.keys, turn.rng);
-        let us = self.listeners.advertised(flow.local);
+        let us = self.listeners.advertised(&flow);
         let (tag, call) = (turn.rng.next_u64(), turn.rng.next_u64());
         let options = build::request("OPTIONS", &uri)
             .header(Name::Via, via::outside(transport, &us, &branch, None))

@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use rtp::sdp::Session;
 use sip::digest::{self, Algorithm};
 use sip::message::Message;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,7 @@ use std::time::Duration;
 pub(crate) const ROUTER: ProcessId = ProcessId(0xaaaa);
 pub(crate) const BALANCER: ProcessId = ProcessId(0xbbbb);
 pub(crate) const CONFERENCE: ProcessId = ProcessId(0xcccc);
+pub(crate) const RELAY: ProcessId = ProcessId(0xeeee);
 pub(crate) const EDGE: &str = "192.0.2.1:5060";
 
 pub(crate) fn sdp(port: u16, formats: &str) -> String {
@@ -90,10 +91,16 @@ pub(crate) struct Lab {
     pub(crate) aors: BTreeMap<String, Aor>,
     pub(crate) records: BTreeMap<(String, String), Bytes>,
     pub(crate) nonces: BTreeMap<String, u32>,
-    /// Ports of the relay's sides, by call and leg.
-    pub(crate) relay: BTreeMap<(String, String), u16>,
+    /// Ports of the relays' sides, by relay, call and leg.
+    pub(crate) relay: BTreeMap<(ProcessId, String, String), u16>,
     pub(crate) store_down: bool,
     pub(crate) relay_down: bool,
+    /// Relays that answer nothing.
+    pub(crate) silent: BTreeSet<ProcessId>,
+    /// Relays that take no new calls.
+    pub(crate) full: BTreeSet<ProcessId>,
+    /// Owners that relays were told of.
+    pub(crate) claims: Vec<(ProcessId, String)>,
     /// Questions that match are held until released.
     pub(crate) hold: Option<fn(&Ask) -> bool>,
     pub(crate) held: VecDeque<(Option<AskId>, Ask)>,
@@ -133,6 +140,7 @@ impl Lab {
             Peer::new(Service::Router, ROUTER),
             Peer::new(Service::Balancer, BALANCER),
             Peer::new(Service::Conference, CONFERENCE),
+            Peer::new(Service::Media, RELAY),
         ]);
         Self {
             core: Core::new(limits),
@@ -151,6 +159,9 @@ impl Lab {
             relay: BTreeMap::new(),
             store_down: false,
             relay_down: false,
+            silent: BTreeSet::new(),
+            full: BTreeSet::new(),
+            claims: Vec::new(),
             hold: None,
             held: VecDeque::new(),
             next_port: 40_000,
@@ -263,27 +274,37 @@ impl Lab {
                 self.records.remove(&(kind.into(), id));
                 Answer::Stored(Ok(()))
             }
-            Ask::Media(command) => Answer::Sdp(self.media(&command)),
+            Ask::Media { relay, .. } if self.silent.contains(&relay) => Answer::NoRelay("no answer".into()),
+            Ask::Media { relay, command } => Answer::Sdp(self.media(relay, &command)),
         }
     }
 
-    fn media(&mut self, command: &ng::Command) -> Result<String, String> {
+    fn media(&mut self, relay: ProcessId, command: &ng::Command) -> Result<String, String> {
         if self.relay_down {
             return Err("down".into());
         }
+        let known = |call: &str| self.relay.keys().any(|(at, c, _)| *at == relay && c == call);
         match command {
-            ng::Command::Offer(d) => Ok(self.describe(d, d.to_tag.as_deref().unwrap())),
+            ng::Command::Ping => Ok(String::new()),
+            ng::Command::Query(q) if !known(&q.call_id) => Err("unknown call-id".into()),
+            ng::Command::Query(q) => {
+                self.claims.push((relay, q.owner.clone().unwrap()));
+                Ok(String::new())
+            }
+            ng::Command::Answer(d) if self.full.contains(&relay) && !known(&d.call_id) => Err("unknown call-id".into()),
+            ng::Command::Offer(d) if self.full.contains(&relay) && !known(&d.call_id) => Err("too many calls".into()),
+            ng::Command::Offer(d) => Ok(self.describe(relay, d, d.to_tag.as_deref().unwrap())),
             ng::Command::Answer(d) => {
-                let joined = (d.call_id.clone(), d.to_tag.clone().unwrap());
+                let joined = (relay, d.call_id.clone(), d.to_tag.clone().unwrap());
                 assert!(self.relay.contains_key(&joined), "an answer without an offer: {d:?}");
-                Ok(self.describe(d, &d.from_tag))
+                Ok(self.describe(relay, d, &d.from_tag))
             }
             ng::Command::Delete(d) => {
                 match &d.from_tag {
                     Some(tag) => {
-                        assert!(d.leg && self.relay.remove(&(d.call_id.clone(), tag.clone())).is_some(), "{d:?}")
+                        assert!(d.leg && self.relay.remove(&(relay, d.call_id.clone(), tag.clone())).is_some(), "{d:?}")
                     }
-                    None => self.relay.retain(|(call, _), _| *call != d.call_id),
+                    None => self.relay.retain(|(at, call, _), _| *at != relay || *call != d.call_id),
                 }
                 Ok(String::new())
             }
@@ -292,11 +313,11 @@ impl Lab {
     }
 
     /// The description for `reader`, at its own port.
-    fn describe(&mut self, d: &ng::Description, reader: &str) -> String {
+    fn describe(&mut self, relay: ProcessId, d: &ng::Description, reader: &str) -> String {
         assert_eq!(d.owner, Some(ROUTER.to_string()));
         let next = &mut self.next_port;
         let mut port_of = |leg: &str| {
-            *self.relay.entry((d.call_id.clone(), leg.to_owned())).or_insert_with(|| {
+            *self.relay.entry((relay, d.call_id.clone(), leg.to_owned())).or_insert_with(|| {
                 *next += 4;
                 *next
             })
@@ -419,6 +440,6 @@ impl Lab {
     pub(crate) fn media_timeout(&mut self) {
         let call = self.events.last().unwrap().call.clone();
         let event = MediaEvent { seq: 1, call, tag: None, kind: MediaEventKind::SessionTimeout };
-        self.input(Input::Media(&event));
+        self.input(Input::Media { relay: RELAY, event: &event });
     }
 }

@@ -11,4 +11,5 @@ mod loss;
 mod noise;
 mod phones;
 mod refusals;
+mod relays;
 mod timers;
