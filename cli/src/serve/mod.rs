@@ -139,6 +139,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let config = media::Config {
         rtp_address,
         advertise: media_address(args.advertise.as_deref()),
+        inside: Some(beside(rtp_address)),
         ports: args.rtp_ports.clone(),
         ..media::Config::default()
     };

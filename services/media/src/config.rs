@@ -34,6 +34,8 @@ pub struct Config {
     pub timeout_held: Duration,
     /// A leg that sent, and did not for this long, is told as silent.
     pub silence: Duration,
+    /// How long calls may go on after a drain began; before that is over their owners are told to have them elsewhere.
+    pub drain_limit: Option<Duration>,
     /// Most calls a thread; further offers are refused.
     pub max_calls: usize,
 }
@@ -53,6 +55,7 @@ impl Default for Config {
             timeout: Duration::from_secs(60),
             timeout_held: Duration::from_secs(3600),
             silence: Duration::from_secs(10),
+            drain_limit: None,
             max_calls: 10_000,
         }
     }

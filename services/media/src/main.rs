@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         advertise: cli.advertise,
         local_networks: [own.local_networks, cli.local_network].concat(),
         ports: cli.rtp_ports,
+        drain_limit: Some(cli.process.drain_limit()),
         ..Config::default()
     };
     process::run(cli.process, async |deps: Deps<MediaEntry>| {

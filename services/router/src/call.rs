@@ -6,6 +6,7 @@ use crate::leg::LegKey;
 use contract::ProcessId;
 use contract::records::{CallRecord, Owner, SCHEMA};
 use dialplan::Step;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Names a call within the core.
@@ -89,8 +90,8 @@ pub(crate) struct Call {
     pub(crate) refused: Vec<ProcessId>,
     /// A former relay that goes on until these legs are heard at the new one.
     pub(crate) leaving: Option<Leaving>,
-    /// The last media event taken: who told it, and its number.
-    pub(crate) heard: Option<(ProcessId, u64)>,
+    /// The last media events taken: who told each, and its number.
+    pub(crate) heard: VecDeque<(ProcessId, u64)>,
     /// A record of it is or will be in the store.
     pub(crate) saved: bool,
     /// The store did not take its records: it will not outlive us.

@@ -20,6 +20,7 @@ use sip::dialog::Dialog;
 use sip::message::Message;
 use sip::transaction::ServerId;
 use sip::uri::Uri;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Hops of a call whose first request does not say (RFC 3261 8.1.1.6).
@@ -198,7 +199,7 @@ impl Core {
             relay: None,
             refused: Vec::new(),
             leaving: None,
-            heard: None,
+            heard: VecDeque::new(),
             saved: false,
             unprotected: false,
             paused: false,

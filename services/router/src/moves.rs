@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// A call that found no relay tries again after this.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Events of a call that are known when they are told again, perhaps out of order.
+const HEARD: usize = 32;
 /// A former relay goes on for so long at most: legs on hold send nothing.
 const LEAVE: Duration = Duration::from_secs(32);
 
@@ -181,10 +183,14 @@ impl Core {
     pub(crate) fn media_event(&mut self, turn: &mut Turn<'_>, relay: ProcessId, event: &MediaEvent) {
         let Some(key) = self.ids.get(&event.call).copied() else { return };
         let Some(call) = self.calls.get_mut(&key).filter(|call| call.relay == Some(relay)) else { return };
-        if call.heard.is_some_and(|(by, seq)| by == relay && event.seq <= seq) {
+        let name = (relay, event.seq);
+        if call.heard.contains(&name) {
             return;
         }
-        call.heard = Some((relay, event.seq));
+        if call.heard.len() == HEARD {
+            call.heard.pop_front();
+        }
+        call.heard.push_back(name);
         tracing::debug!(call = %event.call, leg = ?event.tag, kind = ?event.kind, "media");
         match (&event.kind, &event.tag) {
             (MediaEventKind::SessionTimeout, _) => {

@@ -374,7 +374,7 @@ fn a_move_that_a_phone_refuses_for_good_ends_the_call() {
     let reinvite = lab.request_to("INVITE", "8005");
     lab.answer(&a, &reinvite, 488, None);
     lab.request_to("ACK", "8005");
-    assert_eq!(lab.ended().0, 65);
+    assert_eq!(lab.ended().0, 58);
     let crossed: Bytes = lab.request_to("INVITE", "8006");
     for phone in [&a, &b] {
         let bye = lab.request_to("BYE", &phone.name);
