@@ -4,6 +4,7 @@ use crate::bridge::BridgeKey;
 use crate::cause::{Branch, Outcome};
 use crate::leg::LegKey;
 use contract::ProcessId;
+pub(crate) use contract::records::Far;
 use contract::records::{CallRecord, Owner, SCHEMA};
 use dialplan::Step;
 use std::collections::VecDeque;
@@ -12,17 +13,6 @@ use std::sync::Arc;
 /// Names a call within the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct CallKey(pub(crate) u64);
-
-/// Why the call has, or wants, a far leg.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Far {
-    /// The dial step: the call ends with it.
-    Dial,
-    /// The answer step: the plan goes on at once.
-    Answer,
-    /// Playback or echo: the plan goes on when the far leg ends.
-    Play,
-}
 
 /// A dial under way: everyone rings, the first that answers wins.
 #[derive(Debug)]
@@ -112,6 +102,10 @@ impl Call {
             exten: self.exten.clone(),
             step: self.step,
             started_at: self.started_at,
+            endpoint: self.endpoint.clone(),
+            caller_number: self.caller_number.clone(),
+            caller_name: self.caller_name.clone(),
+            far: self.far,
         }
     }
 }

@@ -143,6 +143,7 @@ impl Core {
         }
         let invite = asking.invite;
         let body = sdp.map(|sdp| other.told.tell(&sdp));
+        other.realign = None;
         if !self.change(turn, other_key, invite, body, Purpose::Carry(asker)) {
             self.fail_change(turn, asker, other_key, 500);
         }
@@ -337,6 +338,7 @@ impl Core {
             dialog.refresh_target(&message);
         }
         let Some(call) = leg.call else { return };
+        leg.refreshed_at = turn.now.unix();
         let legs: Vec<LegKey> = [Some(leg_key), self.other(leg_key)].into_iter().flatten().collect();
         self.save(turn, call, &legs, false, AfterSave::AnswerChange(leg_key));
     }
@@ -463,7 +465,8 @@ impl Core {
         if (leg.realign.is_none() && leg.place.is_none()) || !leg.is_up() {
             return;
         }
-        if leg.is_busy() || leg.awaits_answer.is_some() {
+        // The ACK with the answer may have gone to the leg's former owner: then it is asked for anew.
+        if leg.is_busy() || (leg.awaits_answer.is_some() && !leg.adopted) {
             return self.timers.arm(Timer::Retry(leg_key), turn.now.mono + BUSY);
         }
         let sdp = leg.realign.clone().unwrap_or_else(|| leg.told.text().to_owned());
@@ -514,10 +517,18 @@ impl Core {
         leg.placing = None;
         leg.refusals = 0;
         let Some(answer) = body else { return };
+        let awaiting = leg.awaits_answer.take();
         let moved = leg.said.as_deref().is_none_or(|said| !negotiate::agrees(said, &answer));
         leg.said = Some(answer);
         leg.said_offer = false;
-        if let (true, Some(other)) = (moved, other) {
+        if let Some(other) = awaiting {
+            // That is what the ACK would have said.
+            let answer = self.legs.get(&leg_key).and_then(|leg| leg.said.clone()).unwrap_or_default();
+            match self.fit_answer(other, leg_key, &answer) {
+                Some(answer) => self.describe_answer(turn, other, leg_key, &answer, Then::Acknowledged(other)),
+                None => self.broken(turn, leg_key, Cause::BEARER_NOT_AVAILABLE, "an answer without a common codec"),
+            }
+        } else if let (true, Some(other)) = (moved, other) {
             self.restore(turn, leg_key, other);
         }
         self.save_leg(turn, leg_key);

@@ -47,6 +47,7 @@ impl Core {
         leg.remote_session = headers::session_of(message).or(leg.remote_session.take());
         leg.dialog = Some(dialog);
         leg.unacknowledged = Some(cseq);
+        leg.last_invite = Some(cseq);
         leg.allows_update = headers::allows_update(message) == Some(true);
         leg.answered_at = turn.now.unix();
         leg.cancel = None;
@@ -183,12 +184,13 @@ impl Core {
     /// Joins the caller with its new far leg and saves all that is confirmed; the former far leg goes.
     fn bridge(&mut self, turn: &mut Turn<'_>, key: CallKey, far_key: LegKey, after: AfterSave) {
         let Some(call) = self.calls.get(&key) else { return };
-        let (near_key, owner, former) = (call.leg, call.owner, call.bridge);
+        let (near_key, owner, former, call_id) = (call.leg, call.owner, call.bridge, call.id.clone());
         if let Some(former) = former {
             self.leave_bridge(turn, former, near_key);
         }
         let bridge_key = BridgeKey(self.number());
-        let bridge = Bridge { id: turn.token(8), owner, legs: [near_key, far_key] };
+        let id = contract::leg::leg_id(&call_id, &turn.token(8));
+        let bridge = Bridge { id, owner, legs: [near_key, far_key] };
         self.bridges.insert(bridge_key, bridge);
         for leg in [near_key, far_key] {
             if let Some(leg) = self.legs.get_mut(&leg) {
@@ -397,8 +399,14 @@ impl Core {
             return;
         };
         let Some(leg) = self.legs.get_mut(&leg_key) else { return };
-        if leg.resend.as_ref().is_none_or(|r| r.cseq != cseq.number) {
+        // Of one that was another's, the 2xx is not ours to send again; its ACK still carries what is waited for.
+        let adopted = leg.adopted && leg.awaits_answer.is_some() && leg.exchange.is_none();
+        let owed = adopted && leg.dialog.as_ref().is_some_and(|d| d.remote_cseq == Some(cseq.number));
+        if !owed && leg.resend.as_ref().is_none_or(|r| r.cseq != cseq.number) {
             return;
+        }
+        if owed {
+            leg.realign = None;
         }
         leg.resend = None;
         self.timers.disarm(Timer::Resend(leg_key));

@@ -155,7 +155,8 @@ impl Core {
         let Some(next) = next else {
             return self.branch_ended(key, Branch::Status(500));
         };
-        let (leg_id, tag, branch_call) = (turn.token(8), turn.token(8), turn.token(16));
+        let leg_id = contract::leg::leg_id(&call.id, &turn.token(8));
+        let (tag, branch_call) = (turn.token(8), turn.token(16));
         let token = LegToken { process: turn.view.me, leg: leg_id.clone() }.seal(turn.view.keys);
         let host_port = turn.view.directory.pbx().domains.first().cloned();
         let host_port = host_port.unwrap_or_else(|| headers::host_of(&place).to_owned());

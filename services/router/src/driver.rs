@@ -156,6 +156,7 @@ impl Driver {
         tokio::pin!(end);
         self.configured();
         self.known = self.peers.borrow_and_update().clone();
+        self.turn(Input::Tick, draining, &mut rng);
         loop {
             while let Some((id, answer)) = self.ready.pop_front() {
                 self.turn(Input::Answered(id, answer), draining, &mut rng);
@@ -192,7 +193,7 @@ impl Driver {
                     let _ = tell.send(self.core.view());
                 }
                 Woken::Configured => self.configured(),
-                Woken::Peers => self.known = self.peers.borrow_and_update().clone(),
+                Woken::Peers => self.turn(Input::Tick, draining, &mut rng),
                 Woken::Drain => {
                     draining = true;
                     limit = Some(self.clock.now().mono + self.config.drain_limit);
@@ -345,6 +346,9 @@ impl Driver {
             ("media_timeout", old.media_timeouts, new.media_timeouts),
             ("relay_lost", old.relays_lost, new.relays_lost),
             ("media_moved", old.moves, new.moves),
+            ("taken_over", old.adopted, new.adopted),
+            ("lost", old.lost, new.lost),
+            ("forwarded", old.forwarded, new.forwarded),
             ("dropped", old.dropped, new.dropped),
         ] {
             if new > old {
@@ -362,6 +366,7 @@ impl Driver {
 fn lane(ask: &Ask) -> Option<String> {
     match ask {
         Ask::Load { .. } | Ask::UseNonce { .. } => None,
+        Ask::Standing { .. } | Ask::Owners | Ask::Owned { .. } | Ask::Take { .. } | Ask::Record { .. } => None,
         Ask::Save { kind, id, .. } | Ask::Remove { kind, id, .. } => Some(format!("{kind}/{id}")),
         Ask::Media { relay, command } => Some(format!("{relay}/{}", crate::media::call_of(command))),
     }
@@ -374,6 +379,11 @@ fn failure(ask: &Ask, why: &str) -> Answer {
         Ask::Load { .. } => Answer::Bindings(Err(store())),
         Ask::UseNonce { .. } => Answer::Nonce(Err(store())),
         Ask::Save { .. } | Ask::Remove { .. } => Answer::Stored(Err(store())),
+        Ask::Standing { .. } => Answer::Standing(Err(store())),
+        Ask::Owners => Answer::Owners(Err(store())),
+        Ask::Owned { .. } => Answer::Owned(Err(store())),
+        Ask::Take { .. } => Answer::Taken(Err(store())),
+        Ask::Record { .. } => Answer::Record(Err(store())),
         // The relay is not to blame.
         Ask::Media { .. } => Answer::Sdp(Err(why.to_owned())),
     }
@@ -385,6 +395,11 @@ async fn perform(store: Arc<dyn Store>, media: Arc<dyn MediaControl>, unix: u64,
         Ask::UseNonce { nonce, nc, ttl } => Answer::Nonce(store.use_nonce(&nonce, nc, ttl, unix).await),
         Ask::Save { kind, id, owner, value } => Answer::Stored(store.save(kind, &id, owner, value).await),
         Ask::Remove { kind, id, owner } => Answer::Stored(store.remove(kind, &id, owner).await),
+        Ask::Standing { process } => Answer::Standing(store.standing(process).await),
+        Ask::Owners => Answer::Owners(store.owners().await),
+        Ask::Owned { process } => Answer::Owned(store.owned(process).await),
+        Ask::Take { records, to } => Answer::Taken(store.take(&records, to).await),
+        Ask::Record { kind, id } => Answer::Record(store.record(kind, &id).await.map(|r| r.map(|(owner, _)| owner))),
         Ask::Media { relay, command } => match media.request(relay, command).await {
             Ok(Reply::Sdp(sdp)) => {
                 Answer::Sdp(String::from_utf8(sdp).map_err(|_| "a description that is not UTF-8".to_owned()))

@@ -169,13 +169,26 @@ impl Core {
         if self.legs.get(&leg_key).is_none_or(|leg| !leg.is_over()) {
             return;
         }
+        self.forget_leg(leg_key);
+    }
+
+    /// Forgets a leg, whatever is under way on it.
+    pub(crate) fn forget_leg(&mut self, leg_key: LegKey) {
         let Some(leg) = self.legs.remove(&leg_key) else { return };
         self.dialogs.remove(&leg.name);
         if let Some(caller) = leg.caller {
             self.callers.remove(&caller);
         }
-        for timer in [Timer::Resend(leg_key), Timer::Session(leg_key), Timer::Retry(leg_key)] {
+        for timer in Timer::of_leg(leg_key) {
             self.timers.disarm(timer);
+        }
+        let serving = match leg.exchange {
+            Some(Exchange::Serving(serving)) => Some(serving.server),
+            _ => None,
+        };
+        for server in leg.server.into_iter().chain(serving) {
+            self.servers.remove(&server);
+            self.transactions.forget(server);
         }
     }
 
@@ -228,7 +241,7 @@ impl Core {
     }
 
     /// A conference is done with the caller: the plan goes on, unless it went on already.
-    fn far_left(&mut self, turn: &mut Turn<'_>, key: CallKey, leg_key: LegKey) {
+    pub(crate) fn far_left(&mut self, turn: &mut Turn<'_>, key: CallKey, leg_key: LegKey) {
         let Some(call) = self.calls.get_mut(&key) else { return };
         let waits = call.far == Some(crate::call::Far::Play) && call.dialing.is_none();
         call.far = None;

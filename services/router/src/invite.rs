@@ -135,7 +135,8 @@ impl Core {
     ) -> Option<CallKey> {
         let (from, call_id) = (message.from().ok()?, message.call_id().ok()?);
         let (key, leg_key) = (CallKey(self.number()), LegKey(self.number()));
-        let (id, leg_id, tag) = (turn.token(16), turn.token(8), turn.token(8));
+        let (id, tag) = (turn.token(16), turn.token(8));
+        let leg_id = contract::leg::leg_id(&id, &turn.token(8));
         let owner = Owner { process: turn.view.me, epoch: 1 };
         let place = message.header(Name::RecordRoute).and_then(|_| message.values(Name::RecordRoute).next());
         let place = place.and_then(headers::place).unwrap_or_else(|| host(Service::Router, turn.view.me));

@@ -170,6 +170,13 @@ impl Told {
         Self { text: String::new(), id: id >> 2, version: 0 }
     }
 
+    /// What another process told last: its session id and version go on.
+    pub(crate) fn resume(text: &str) -> Option<Self> {
+        let session = Session::parse(text.as_bytes()).ok()?;
+        let id = session.origin.session_id.parse().ok()?;
+        Some(Self { text: text.to_owned(), id, version: session.origin.version })
+    }
+
     /// The last description; empty before the first.
     pub(crate) fn text(&self) -> &str {
         &self.text

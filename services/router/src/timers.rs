@@ -27,6 +27,18 @@ pub(crate) enum Timer {
     Leave(CallKey),
 }
 
+impl Timer {
+    /// Those of a call.
+    pub(crate) fn of_call(call: CallKey) -> [Self; 4] {
+        [Self::Dial(call), Self::Progress(call), Self::Move(call), Self::Leave(call)]
+    }
+
+    /// Those of a leg.
+    pub(crate) fn of_leg(leg: LegKey) -> [Self; 3] {
+        [Self::Resend(leg), Self::Session(leg), Self::Retry(leg)]
+    }
+}
+
 /// Timers by instant and by name.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {

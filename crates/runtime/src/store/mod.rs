@@ -10,7 +10,7 @@ use bytes::Bytes;
 use contract::ProcessId;
 use contract::location::{Aor, Binding, Revision, StoreError};
 use contract::peers::Peer;
-use contract::records::Owner;
+use contract::records::{Key, Owner, Standing, Stored};
 use futures::future::BoxFuture;
 use tokio::sync::broadcast;
 
@@ -79,9 +79,18 @@ pub trait Store: Send + Sync + 'static {
     /// All records of a kind, in order of their ids.
     fn records<'a>(&'a self, kind: &'a str) -> Pending<'a, Vec<(String, Owner, Bytes)>>;
 
-    /// Takes a record over: its owner becomes `to` with the epoch raised by one. `Conflict` unless `from` still owns
-    /// it. The new owner is returned.
-    fn claim<'a>(&'a self, kind: &'a str, id: &'a str, from: Owner, to: ProcessId) -> Pending<'a, Owner>;
+    /// Processes that own records, in order.
+    fn owners(&self) -> Pending<'_, Vec<ProcessId>>;
+
+    /// What a process owns, in order of kind and id.
+    fn owned(&self, process: ProcessId) -> Pending<'_, Vec<Key>>;
+
+    /// Takes records over as one: the owner of each becomes `to`, with its epoch raised by one. `Conflict`, and nothing
+    /// changes, unless each is owned as given. Returns them as they now stand, in the order given.
+    fn take<'a>(&'a self, records: &'a [Key], to: ProcessId) -> Pending<'a, Vec<Stored>>;
+
+    /// Whether the store still holds what it held, and whether others took records from a process.
+    fn standing(&self, process: ProcessId) -> Pending<'_, Standing>;
 
     /// Writes the record of a process over what stood there; it is gone `ttl_ms` from now, by the store's clock,
     /// unless it is written again.

@@ -12,6 +12,7 @@ use contract::location::{Aor, Binding, StoreError};
 use contract::media::{MediaEvent, MediaEventKind};
 use contract::ng;
 use contract::peers::{Peer, Peers};
+use contract::records::{Key, Owner, Standing, Stored};
 use contract::{Flow, InstallationKey, KeyRing, Now, ProcessId, Service, Transport};
 use dialplan::{Dial, Extension, Pattern, Plan, Step, Template};
 use rand::SeedableRng;
@@ -78,6 +79,10 @@ pub(crate) struct Phone {
 
 pub(crate) struct Lab {
     pub(crate) core: Core,
+    /// The router that `core` is.
+    pub(crate) me: ProcessId,
+    /// Other routers, which stand still.
+    pub(crate) others: BTreeMap<ProcessId, Core>,
     pub(crate) directory: Directory,
     pub(crate) entries: Snapshot<RouterEntry>,
     pub(crate) peers: Peers,
@@ -90,6 +95,10 @@ pub(crate) struct Lab {
     pub(crate) events: Vec<CallEvent>,
     pub(crate) aors: BTreeMap<String, Aor>,
     pub(crate) records: BTreeMap<(String, String), Bytes>,
+    pub(crate) owners: BTreeMap<(String, String), Owner>,
+    /// How many records were taken from a process.
+    pub(crate) taken: BTreeMap<ProcessId, u64>,
+    pub(crate) incarnation: u64,
     pub(crate) nonces: BTreeMap<String, u32>,
     /// Ports of the relays' sides, by relay, call and leg.
     pub(crate) relay: BTreeMap<(ProcessId, String, String), u16>,
@@ -144,6 +153,8 @@ impl Lab {
         ]);
         Self {
             core: Core::new(limits),
+            me: ROUTER,
+            others: BTreeMap::new(),
             directory: Directory::new(&entries),
             entries,
             peers,
@@ -155,6 +166,9 @@ impl Lab {
             events: Vec::new(),
             aors: BTreeMap::new(),
             records: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            incarnation: 1,
             nonces: BTreeMap::new(),
             relay: BTreeMap::new(),
             store_down: false,
@@ -221,7 +235,7 @@ impl Lab {
             directory: &self.directory,
             peers: &self.peers,
             keys: &self.keys,
-            me: ROUTER,
+            me: self.me,
             draining: self.draining,
         };
         self.core.handle(&view, input, self.now, &mut self.rng);
@@ -266,17 +280,68 @@ impl Lab {
                 *last = nc.max(*last);
                 Answer::Nonce(Ok(fresh))
             }
-            Ask::Save { kind, id, value, .. } => {
-                self.records.insert((kind.into(), id), value);
-                Answer::Stored(Ok(()))
+            Ask::Save { kind, id, owner, value } => Answer::Stored(self.write(kind, id, owner, Some(value))),
+            Ask::Remove { kind, id, owner } => Answer::Stored(self.write(kind, id, owner, None)),
+            Ask::Standing { .. } if self.store_down => Answer::Standing(Err(down())),
+            Ask::Standing { process } => {
+                let taken = self.taken.get(&process).copied().unwrap_or(0);
+                Answer::Standing(Ok(Standing { incarnation: self.incarnation, taken }))
             }
-            Ask::Remove { kind, id, .. } => {
-                self.records.remove(&(kind.into(), id));
-                Answer::Stored(Ok(()))
+            Ask::Owners if self.store_down => Answer::Owners(Err(down())),
+            Ask::Owners => {
+                let owners: BTreeSet<ProcessId> = self.owners.values().map(|owner| owner.process).collect();
+                Answer::Owners(Ok(owners.into_iter().collect()))
             }
+            Ask::Owned { .. } if self.store_down => Answer::Owned(Err(down())),
+            Ask::Owned { process } => {
+                let of = self.owners.iter().filter(|(_, owner)| owner.process == process);
+                let key = |((kind, id), owner): (&(String, String), &Owner)| Key {
+                    kind: kind.clone(),
+                    id: id.clone(),
+                    owner: *owner,
+                };
+                Answer::Owned(Ok(of.map(key).collect()))
+            }
+            Ask::Take { .. } if self.store_down => Answer::Taken(Err(down())),
+            Ask::Take { records, to } => Answer::Taken(self.take_records(&records, to)),
+            Ask::Record { .. } if self.store_down => Answer::Record(Err(down())),
+            Ask::Record { kind, id } => Answer::Record(Ok(self.owners.get(&(kind.into(), id)).copied())),
             Ask::Media { relay, .. } if self.silent.contains(&relay) => Answer::NoRelay("no answer".into()),
             Ask::Media { relay, command } => Answer::Sdp(self.media(relay, &command)),
         }
+    }
+
+    fn write(&mut self, kind: &str, id: String, owner: Owner, value: Option<Bytes>) -> Result<(), StoreError> {
+        let name = (kind.to_owned(), id);
+        if self.owners.get(&name).is_some_and(|s| s.epoch > owner.epoch || (s.epoch == owner.epoch && *s != owner)) {
+            return Err(StoreError::Conflict);
+        }
+        match value {
+            Some(value) => {
+                self.owners.insert(name.clone(), owner);
+                self.records.insert(name, value);
+            }
+            None => {
+                self.owners.remove(&name);
+                self.records.remove(&name);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_records(&mut self, wanted: &[Key], to: ProcessId) -> Result<Vec<Stored>, StoreError> {
+        let name = |key: &Key| (key.kind.clone(), key.id.clone());
+        if !wanted.iter().all(|key| self.owners.get(&name(key)) == Some(&key.owner)) {
+            return Err(StoreError::Conflict);
+        }
+        let mut stored = Vec::new();
+        for key in wanted {
+            let owner = key.owner.taken_by(to);
+            self.owners.insert(name(key), owner);
+            *self.taken.entry(key.owner.process).or_default() += 1;
+            stored.push(Stored { key: Key { owner, ..key.clone() }, value: self.records[&name(key)].clone() });
+        }
+        Ok(stored)
     }
 
     fn media(&mut self, relay: ProcessId, command: &ng::Command) -> Result<String, String> {
@@ -316,7 +381,7 @@ impl Lab {
 
     /// The description for `reader`, at its own port.
     fn describe(&mut self, relay: ProcessId, d: &ng::Description, reader: &str) -> String {
-        assert_eq!(d.owner, Some(ROUTER.to_string()));
+        assert_eq!(d.owner, Some(self.me.to_string()));
         let next = &mut self.next_port;
         let mut port_of = |leg: &str| {
             *self.relay.entry((relay, d.call_id.clone(), leg.to_owned())).or_insert_with(|| {

@@ -12,4 +12,5 @@ mod noise;
 mod phones;
 mod refusals;
 mod relays;
+mod takeover;
 mod timers;
