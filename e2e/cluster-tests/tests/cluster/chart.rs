@@ -31,7 +31,7 @@ fn every_rendered_object_passes_the_api_server() -> Result<()> {
             let file = scratch.path().join(name);
             std::fs::write(&file, text)?;
             let file = file.display().to_string();
-            let fixed = ["apply", "--server-side", "-n", &space.namespace, "-f", &file];
+            let fixed = ["apply", "--server-side", "-f", &file];
             space.cluster.kubectl(&[&fixed, options].concat()).map(drop).with_context(|| name.to_owned())
         };
         space.cluster.kubectl(&["apply", "--server-side", "-f", &dir.join("crds").display().to_string()])?;
