@@ -3,3 +3,4 @@
 //! `kubepbx serve` is the only source of configuration.
 
 pub mod build;
+pub mod scale;
