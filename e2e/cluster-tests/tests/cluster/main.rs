@@ -9,3 +9,4 @@ mod operator;
 mod programmed;
 mod rollout;
 mod survival;
+mod verdicts;
