@@ -6,12 +6,15 @@ use crate::process::{Process, eventually, free_port, program, tool};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(20);
+
+/// What the keys of the store begin with.
+const STORE: &str = "{kubepbx}:";
 
 /// The programs of the five services.
 pub const SERVICES: [&str; 5] = ["balancer", "registrar", "router", "media", "conference"];
@@ -55,10 +58,7 @@ impl Installation {
             stream.push((service, operator.flags(service)?));
         }
         let store_port = free_port();
-        let mut command = Command::new(tool("redis-server")?);
-        command.args(["--port", &store_port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]).arg(dir.path());
-        let mut store = Process::start(&mut command)?;
-        store.line("Ready to accept connections", SOON)?;
+        let store = redis(store_port, dir.path())?;
         Ok(Self { dir, store, store_port, operator: Some(operator), stream, started: 0 })
     }
 
@@ -117,6 +117,38 @@ impl Installation {
     pub fn kill_store(&mut self) {
         self.store.kill();
     }
+
+    /// Starts the store again, empty.
+    pub fn restore_store(&mut self) -> Result<()> {
+        self.store = redis(self.store_port, self.dir.path())?;
+        Ok(())
+    }
+
+    /// How many records of a kind the store holds, by `redis-cli`.
+    pub fn records(&self, kind: &str) -> Result<usize> {
+        Ok(self.ask(&["HLEN", &format!("{STORE}records:{kind}")])?.parse()?)
+    }
+
+    /// True if the store holds bindings of an AOR.
+    pub fn is_bound(&self, aor: &str) -> Result<bool> {
+        Ok(self.ask(&["EXISTS", &format!("{STORE}aor:{aor}")])? == "1")
+    }
+
+    fn ask(&self, command: &[&str]) -> Result<String> {
+        let output =
+            Command::new(tool("redis-cli")?).args(["-p", &self.store_port.to_string()]).args(command).output()?;
+        ensure!(output.status.success(), "redis-cli: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+}
+
+/// A redis-server that takes connections and keeps nothing.
+fn redis(port: u16, dir: &Path) -> Result<Process> {
+    let mut command = Command::new(tool("redis-server")?);
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]).arg(dir);
+    let mut store = Process::start(&mut command)?;
+    store.line("Ready to accept connections", SOON)?;
+    Ok(store)
 }
 
 impl Member {

@@ -1,6 +1,7 @@
 //! The services as processes of their own: what a cluster runs, without the cluster.
 
 mod relays;
+mod routers;
 
 use e2e::{FIRST_CALL, Installation, Member, Phone, SERVICES, eventually};
 use serde_json::Value;

@@ -20,6 +20,7 @@ use dialplan::Cause;
 use serde::de::DeserializeOwned;
 use sip::Name;
 use sip::dialog::{Dialog, DialogId, Role, State};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,7 +157,7 @@ impl Core {
             relay: None,
             refused: Vec::new(),
             leaving: None,
-            heard: None,
+            heard: VecDeque::new(),
             saved: true,
             unprotected: false,
             paused: false,

@@ -193,7 +193,10 @@ impl Driver {
                     let _ = tell.send(self.core.view());
                 }
                 Woken::Configured => self.configured(),
-                Woken::Peers => self.turn(Input::Tick, draining, &mut rng),
+                Woken::Peers => {
+                    self.known = self.peers.borrow_and_update().clone();
+                    self.turn(Input::Tick, draining, &mut rng);
+                }
                 Woken::Drain => {
                     draining = true;
                     limit = Some(self.clock.now().mono + self.config.drain_limit);

@@ -68,6 +68,7 @@ enum Held {
 /// What is known of owners and of our own standing.
 #[derive(Debug, Default)]
 pub(crate) struct Takeover {
+    /// Since when whoever is there could be seen.
     started: Option<Duration>,
     /// The last turn.
     last: Option<Duration>,
@@ -252,6 +253,8 @@ impl Core {
         let emptied = before.is_some_and(|b| b.incarnation != standing.incarnation);
         if emptied || std::mem::take(&mut self.takeover.store_lost) {
             tracing::info!(emptied, calls = self.calls.len(), "the store is back: calls are written again");
+            // Peers announce themselves again first.
+            self.takeover.started = Some(turn.now.mono);
             self.takeover.refill = self.calls.keys().copied().collect();
         }
         if !emptied && standing.taken != before.map_or(0, |b| b.taken) {
