@@ -8,7 +8,7 @@ CARGO ?= cargo
 stage = @stage() { local from=$$SECONDS; echo "== $$1"; shift; "$$@" || exit $$?; echo "== took $$((SECONDS - from)) s"; }; stage
 
 .PHONY: help tools check fmt clippy arrows generated test unit e2e-serve bench fuzz generate images e2e
-.PHONY: cluster-tools cluster-up cluster-check cluster-down
+.PHONY: cluster-tools cluster-up cluster-check cluster-crash cluster-down
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ cluster-up: ## A Kubernetes to test on: KUBECONFIG's, kind's, or in network name
 
 cluster-check: ## Ask the cluster that is up for all that tests lean on
 	$(stage) "cluster check" e2e/cluster/run check
+
+cluster-crash: ## Kill `up` of a second cluster (local) at many points; nothing may be left after `down`
+	$(stage) "cluster crash" e2e/cluster/crash-check
 
 cluster-down: ## Take it down, whatever there is of it
 	@e2e/cluster/run down
