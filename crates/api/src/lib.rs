@@ -20,6 +20,7 @@ mod pbx;
 mod pbx_endpoint;
 mod schema;
 mod secret;
+pub mod verdicts;
 mod yaml;
 
 pub use crate::compiler::{
@@ -34,7 +35,7 @@ pub use crate::dispatcher::{
 pub use crate::duration::Duration;
 pub use crate::folder::{Folder, Update};
 pub use crate::manifests::{Manifest, Problem, Source};
-pub use crate::pbx::{Pbx, PbxMedia, PbxSpec, PbxStatus};
+pub use crate::pbx::*;
 pub use crate::pbx_endpoint::{
     Aor, Auth, Codec, Identify, IdentifyBy, PbxEndpoint, PbxEndpointSpec, PbxEndpointStatus, SecretRef,
 };

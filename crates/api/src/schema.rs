@@ -94,7 +94,11 @@ fn without_nulls(value: &Value) -> Value {
 }
 
 fn walk(schema: &Value, value: &Value, path: &str, faults: &mut Vec<Fault>) {
-    let expected = schema.get("type").and_then(Value::as_str).unwrap_or_default();
+    let says = |word: &str| schema.get(word).and_then(Value::as_bool).unwrap_or_default();
+    let expected = match schema.get("type").and_then(Value::as_str) {
+        None if says("x-kubernetes-int-or-string") => "quantity",
+        expected => expected.unwrap_or_default(),
+    };
     if let Some(message) = wrong_type(expected, value) {
         faults.push(Fault::new(path, message));
         return;
@@ -108,6 +112,7 @@ fn walk(schema: &Value, value: &Value, path: &str, faults: &mut Vec<Fault>) {
     }
     let bound = |word: &str| schema.get(word).and_then(Value::as_i64);
     match value {
+        Value::Object(_) if says("x-kubernetes-preserve-unknown-fields") => {}
         Value::Object(map) => fields(schema, map, path, faults),
         Value::Array(items) => {
             let count = i64::try_from(items.len()).unwrap_or(i64::MAX);
@@ -158,6 +163,7 @@ fn wrong_type(expected: &str, value: &Value) -> Option<String> {
         "string" => value.is_string(),
         "integer" => value.is_i64() || value.is_u64(),
         "boolean" => value.is_boolean(),
+        "quantity" => value.is_string() || value.is_i64() || value.is_u64(),
         _ => false,
     };
     if fits {
@@ -169,6 +175,7 @@ fn wrong_type(expected: &str, value: &Value) -> Option<String> {
         ("object", _) => "has fields of its own: write them below it, or {} for none".into(),
         ("integer", _) => "is a whole number: write it without quotes".into(),
         ("boolean", _) => "is true or false".into(),
+        ("quantity", _) => "is a quantity: write such as 2, 500m or 128Mi".into(),
         _ => "is not what the schema expects".into(),
     })
 }
@@ -176,9 +183,11 @@ fn wrong_type(expected: &str, value: &Value) -> Option<String> {
 fn fields(schema: &Value, map: &Map<String, Value>, path: &str, faults: &mut Vec<Fault>) {
     let empty = Map::new();
     let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+    // A map whose keys are free, such as labels.
+    let any = schema.get("additionalProperties");
     for (key, value) in map {
         let path = format!("{path}.{key}");
-        match known.get(key) {
+        match known.get(key).or(any) {
             Some(schema) => walk(schema, value, &path, faults),
             None => faults.push(Fault::new(path, unknown(key, known.keys().map(String::as_str)))),
         }
@@ -195,25 +204,35 @@ fn fields(schema: &Value, map: &Map<String, Value>, path: &str, faults: &mut Vec
     if bound("minProperties").is_some_and(|least| count < least) {
         faults.push(Fault::new(path, format!("is empty: write one of {}, such as answer: {{}}", names())));
     }
-    if bound("maxProperties").is_some_and(|most| count > most) {
-        faults
-            .push(Fault::new(path, format!("has {count} of {}: write one, the others as items of their own", names())));
+    match bound("maxProperties").filter(|most| count > *most) {
+        Some(most) if any.is_some() => faults.push(Fault::new(path, format!("{count} are too many: at most {most}"))),
+        Some(_) => {
+            let message = format!("has {count} of {}: write one, the others as items of their own", names());
+            faults.push(Fault::new(path, message));
+        }
+        None => {}
     }
 }
 
 /// The lists that Kubernetes treats as sets or maps hold nothing twice.
 fn duplicates(schema: &Value, items: &[Value], path: &str, faults: &mut Vec<Fault>) {
-    let key = match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
-        Some("set") => None,
-        Some("map") => schema.pointer("/x-kubernetes-list-map-keys/0").and_then(Value::as_str),
+    let keys: Vec<&str> = match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
+        Some("set") => Vec::new(),
+        Some("map") => {
+            let keys = schema.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
+            keys.into_iter().flatten().filter_map(Value::as_str).collect()
+        }
         _ => return,
     };
-    let identity = |item: &Value| key.map_or_else(|| item.clone(), |key| item.get(key).cloned().unwrap_or_default());
+    let identity = |item: &Value| match keys.as_slice() {
+        [] => item.to_string(),
+        keys => keys.iter().map(|key| item.get(*key).unwrap_or(&Value::Null).to_string()).collect::<Vec<_>>().join(" "),
+    };
     let mut seen = std::collections::HashSet::new();
     for (at, item) in items.iter().enumerate() {
         let identity = identity(item);
-        if !seen.insert(identity.to_string()) {
-            let path = key.map_or_else(|| format!("{path}[{at}]"), |key| format!("{path}[{at}].{key}"));
+        if !seen.insert(identity.clone()) {
+            let path = keys.first().map_or_else(|| format!("{path}[{at}]"), |key| format!("{path}[{at}].{key}"));
             faults.push(Fault::new(path, format!("{identity} stands here a second time: keep one")));
         }
     }
@@ -276,6 +295,7 @@ mod tests {
             assert!(!schema.rules.has_errors(), "{:?}", schema.rules.compilation_errors());
         }
         let known = [
+            "additionalProperties",
             "default",
             "description",
             "enum",
@@ -292,8 +312,10 @@ mod tests {
             "properties",
             "required",
             "type",
+            "x-kubernetes-int-or-string",
             "x-kubernetes-list-map-keys",
             "x-kubernetes-list-type",
+            "x-kubernetes-preserve-unknown-fields",
             "x-kubernetes-validations",
         ];
         for word in used {
@@ -380,6 +402,157 @@ mod tests {
             ((Kind::Pbx, json!({"realm": "a\"b"})), "spec.realm", "without quotation marks"),
             ((Kind::Pbx, json!({"realm": "a\\b"})), "spec.realm", "backslashes"),
             ((Kind::Pbx, json!({"media": {"timeout": "100ms"}})), "spec.media.timeout", "from 1s to 24h"),
+            (
+                (Kind::Pbx, json!({"media": {"ports": {"min": 30_000, "max": 30_050}}})),
+                "spec.media.ports",
+                "at least 100",
+            ),
+            (
+                (Kind::Pbx, json!({"media": {"autoscaling": {"min": 4, "max": 3}}})),
+                "spec.media.autoscaling",
+                "not above",
+            ),
+            ((Kind::Pbx, json!({"media": {"autoscaling": {"cpu": 70}}})), "spec", "write services.media.resources"),
+            (
+                (
+                    Kind::Pbx,
+                    json!({
+                        "media": {"autoscaling": {"cpu": 70}},
+                        "services": {"media": {"resources": {"requests": {"cpu": 2}}}}
+                    }),
+                ),
+                "",
+                "",
+            ),
+            ((Kind::Pbx, json!({"services": {"media": {"replicas": 3}}})), "spec", "its mode: fixed"),
+            (
+                (
+                    Kind::Pbx,
+                    json!({"media": {"autoscaling": {"mode": "fixed"}}, "services": {"media": {"replicas": 3}}}),
+                ),
+                "",
+                "",
+            ),
+            (
+                (Kind::Pbx, json!({"services": {"balancer": {"replicas": 3}}})),
+                "spec.services.balancer",
+                "one balancer a node",
+            ),
+            (
+                (Kind::Pbx, json!({"services": {"balancer": {"exposure": {"type": "NodePort"}}}})),
+                "spec.services.balancer.exposure",
+                "write nodePort",
+            ),
+            (
+                (
+                    Kind::Pbx,
+                    json!({
+                        "services": {"balancer": {"exposure": {"type": "NodePort", "nodePort": 30_060}}},
+                        "listeners": [{"transport": "UDP", "port": 5060}, {"transport": "UDP", "port": 5062}]
+                    }),
+                ),
+                "spec",
+                "one listener for UDP",
+            ),
+            (
+                (Kind::Pbx, json!({"services": {"balancer": {"exposure": {"nodePort": 30_060}}}})),
+                "spec.services.balancer.exposure",
+                "leave it out",
+            ),
+            (
+                (
+                    Kind::Pbx,
+                    json!({"services": {"balancer": {"exposure": {"type": "ClusterIP", "loadBalancerClass": "x"}}}}),
+                ),
+                "spec.services.balancer.exposure",
+                "type: LoadBalancer",
+            ),
+            (
+                (Kind::Pbx, json!({"services": {"balancer": {"exposure": {"annotations": {"a": "b"}}}}})),
+                "spec.services.balancer.exposure",
+                "no Service with type: HostNetwork",
+            ),
+            (
+                (
+                    Kind::Pbx,
+                    json!({
+                        "services": {"balancer": {"exposure": {"type": "LoadBalancer"}}},
+                        "virtualIP": {"addresses": ["192.0.2.7"], "interface": "eth0"}
+                    }),
+                ),
+                "spec",
+                "leave virtualIP or",
+            ),
+            (
+                (Kind::Pbx, json!({"virtualIP": {"addresses": ["192.0.2.7"], "interface": "eth 0"}})),
+                "spec.virtualIP.interface",
+                "such as eth0",
+            ),
+            (
+                (
+                    Kind::Pbx,
+                    json!({"listeners": [{"transport": "UDP", "port": 5060}, {"transport": "UDP", "port": 5060}]}),
+                ),
+                "spec.listeners[1].transport",
+                "\"UDP\" 5060 stands here a second time",
+            ),
+            (
+                (
+                    Kind::Pbx,
+                    json!({
+                        "virtualIP": {"addresses": ["192.0.2.7"], "interface": "eth0"},
+                        "listeners": [{"transport": "TCP", "port": 5060}]
+                    }),
+                ),
+                "spec",
+                "probed by UDP",
+            ),
+            (
+                (Kind::Pbx, json!({"listeners": [{"transport": "SCTP", "port": 5060}]})),
+                "spec.listeners[0].transport",
+                "none of UDP, TCP",
+            ),
+            ((Kind::Pbx, json!({"externalAddress": "sip:192.0.2.7"})), "spec.externalAddress", "HOST or HOST:PORT"),
+            ((Kind::Pbx, json!({"externalAddress": "[2001:db8::1]:5060"})), "", ""),
+            (
+                (Kind::Pbx, json!({"image": {"registry": "docker.io/kubepbx/"}})),
+                "spec.image.registry",
+                "registry and path alone",
+            ),
+            ((Kind::Pbx, json!({"image": {"tag": "v 1"}})), "spec.image.tag", "write a tag"),
+            (
+                (Kind::Pbx, json!({"services": {"router": {"image": "a b"}}})),
+                "spec.services.router.image",
+                "write an image",
+            ),
+            (
+                (Kind::Pbx, json!({"services": {"router": {"drain": "25h"}}})),
+                "spec.services.router.drain",
+                "a duration up to 24h",
+            ),
+            (
+                (Kind::Pbx, json!({"services": {"router": {"labels": {"a": 1}}}})),
+                "spec.services.router.labels.a",
+                "in quotes, \"1\"",
+            ),
+            (
+                (Kind::Pbx, json!({"services": {"router": {"resources": {"limits": {"memory": true}}}}})),
+                "spec.services.router.resources.limits.memory",
+                "is a quantity",
+            ),
+            (
+                (Kind::Pbx, {
+                    let labels: BTreeMap<String, &str> = (0..65).map(|n| (format!("l{n}"), "")).collect();
+                    json!({"services": {"router": {"labels": labels}}})
+                }),
+                "spec.services.router.labels",
+                "65 are too many: at most 64",
+            ),
+            (
+                (Kind::Pbx, json!({"services": {"router": {"replica": 3}}})),
+                "spec.services.router.replica",
+                "did you mean replicas?",
+            ),
         ] {
             let faults = schemas.judge(kind, &spec).err().unwrap_or_default();
             let first = faults.first().map(|f| (f.path.as_str(), f.message.as_str())).unwrap_or_default();

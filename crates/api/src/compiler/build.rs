@@ -54,7 +54,7 @@ pub(super) struct Candidate {
     pub(super) findings: Vec<Finding>,
 }
 
-type Secrets = BTreeMap<String, BTreeMap<String, SecretValue>>;
+pub(super) type Secrets = BTreeMap<String, BTreeMap<String, SecretValue>>;
 
 /// Compiles a resource by itself.
 pub(super) fn candidate(resource: &Resource, secrets: &Secrets, realm: &str) -> Candidate {
@@ -62,6 +62,7 @@ pub(super) fn candidate(resource: &Resource, secrets: &Secrets, realm: &str) -> 
     let entries = match resource.spec.as_ref() {
         Spec::Pbx(spec) => {
             work.claims.insert(Claim::Pbx, "metadata.name".into());
+            work.pbx(spec, secrets);
             Some(pbx_entries(spec))
         }
         Spec::Endpoint(spec) => work.endpoint(spec, secrets, realm),
@@ -88,15 +89,15 @@ pub(super) fn pbx_entries(spec: &PbxSpec) -> Entries {
     }
 }
 
-struct Work {
+pub(super) struct Work {
     id: ResourceId,
     claims: BTreeMap<Claim, String>,
-    references: Vec<(Ref, String)>,
+    pub(super) references: Vec<(Ref, String)>,
     findings: Vec<Finding>,
 }
 
 impl Work {
-    fn found(&mut self, path: impl Into<String>, reason: Reason, message: impl Into<String>) {
+    pub(super) fn found(&mut self, path: impl Into<String>, reason: Reason, message: impl Into<String>) {
         self.findings.push(Finding::new(&self.id, path, reason, message));
     }
 

@@ -15,6 +15,7 @@ mod contest;
 mod entries;
 mod finding;
 mod input;
+mod pbx;
 
 use std::collections::{BTreeMap, BTreeSet};
 
