@@ -26,6 +26,7 @@ check() {
   check_if signal "a frozen container" check_frozen
   check_if cut "a node cut off" check_cut
   check_if route "load balancer's address" check_load_balancer
+  check_if restart-api "API server killed, back" check_restart
   check_if leaks "leaked packets counted" check_leaks
   say "checked in $((SECONDS - from)) s"
 }
@@ -232,6 +233,16 @@ check_load_balancer() {
   answers "$second $PHONES_ADDRESS" from_phone $cloud
   provider_unroute $cloud
   silent from_phone $cloud
+}
+
+# Pods serve meanwhile, and what was told before is still known.
+check_restart() {
+  local was
+  was=$(k get pod "${web[$first]}" -o 'jsonpath={.metadata.uid}')
+  provider_restart_api
+  answers "$first *" from_phone "${node_ip[$first]}:$on_host"
+  answers "$was" k get pod "${web[$first]}" -o 'jsonpath={.metadata.uid}'
+  answers "$second *" from_pod "${web[$first]}" "${pod_ip[$second]}:$on_pod"
 }
 
 check_leaks() {

@@ -60,6 +60,8 @@ daemon() {
 }
 
 pid_of() { cat "$state/pids/$1"; }
+# Gone, or dead and not yet buried.
+gone() { ! grep -q '^State:[[:space:]]*[^ZX]' "/proc/$1/status" 2>/dev/null; }
 
 # The control groups of the cluster, innermost first.
 cgroups() {
@@ -83,10 +85,10 @@ thaw() {
 
 # Ends them all, at once: what they would tidy up is thrown away anyway.
 processes_down() {
-  local end=$((SECONDS + 20)) left
+  local end=$((SECONDS + 60)) left
   while left=$(members) && [ -n "$left" ]; do
     thaw
-    [ "$SECONDS" -lt "$end" ] || fail "processes that do not end: ${left//$'\n'/ }"
+    [ "$SECONDS" -lt "$end" ] || fail "processes that do not end: $(ps -o pid=,stat=,comm= -p "${left//$'\n'/,}")"
     # shellcheck disable=SC2086 # One a word.
     kill -KILL $left 2>/dev/null || true
     sleep 0.05

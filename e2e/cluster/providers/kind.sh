@@ -105,7 +105,7 @@ PHONES_NETWORK=$lan
 NODES_NETWORK=$lan
 PODS_NETWORK=$pods
 SERVICES_NETWORK=$services
-VERBS='cut join route unroute leaks forget-leaks signal'
+VERBS='cut join route unroute leaks forget-leaks signal restart-api'
 LOGS=''
 END
 }
@@ -126,3 +126,8 @@ provider_unroute() { in_phones ip route del "$1"; }
 provider_leaks() { in_phones nft list counter ip leaks seen | grep -oE 'packets [0-9]+' | cut -d' ' -f2; }
 provider_forget_leaks() { in_phones nft reset counter ip leaks seen >/dev/null; }
 provider_signal() { docker exec "$2" ctr --namespace k8s.io tasks kill --signal "$1" "${3#containerd://}"; }
+provider_restart_api() {
+  # shellcheck disable=SC2016 # For the shell that runs it.
+  docker exec $name-control-plane sh -c 'crictl stop --timeout 0 $(crictl ps --quiet --name kube-apiserver)' >/dev/null
+  until_ok 120 kubectl_ get --raw /readyz
+}

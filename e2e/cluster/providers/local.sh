@@ -123,7 +123,7 @@ PHONES_NETWORK=$phones_net
 NODES_NETWORK=$lan
 PODS_NETWORK=$pods
 SERVICES_NETWORK=$services
-VERBS='cut join route unroute leaks forget-leaks signal'
+VERBS='cut join route unroute leaks forget-leaks signal restart-api'
 LOGS='$state/logs'
 END
 }
@@ -135,3 +135,4 @@ provider_unroute() { unroute_address "$@"; }
 provider_leaks() { leaks; }
 provider_forget_leaks() { forget_leaks; }
 provider_signal() { ctr_ "$2" tasks kill --signal "$1" "${3#containerd://}"; }
+provider_restart_api() { apiserver_again; }
