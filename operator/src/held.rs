@@ -11,6 +11,7 @@ use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Read;
 
 /// The label of the Secrets, with value `held`.
@@ -26,13 +27,19 @@ const PART: usize = 700 * 1024;
 const MAX_PARTS: usize = 64;
 const MAX_HELD: u64 = 256 * 1024 * 1024;
 
-/// One Secret.
-#[derive(Debug, Clone, PartialEq)]
+/// One Secret. Printing shows its name alone: hashes of passwords stand in it.
+#[derive(Clone, PartialEq)]
 pub struct Part {
     /// Its name.
     pub name: String,
     /// What stands in it.
     pub data: BTreeMap<String, ByteString>,
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Part({})", self.name)
+    }
 }
 
 /// What a reader found.

@@ -1,8 +1,8 @@
 //! From a change to its being live: compiled, published over loopback TLS, taken in by processes, acknowledged, and told.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests are tests too.
 
-use api::{Change, Compiler, Delta, Held, Kind, Resource, ResourceId, Spec};
-use contract::config::{Entry, RegistrarEntry, RouterEntry};
+use api::{Change, Compiler, Delta, Held, Kind, Resource, ResourceId, SecretValue, Spec, State};
+use contract::config::{BalancerEntry, ConferenceEntry, Entry, MediaEntry, RegistrarEntry, RouterEntry};
 use contract::{ProcessId, Service};
 use futures::future::BoxFuture;
 use operator::programmed::{Facts, Latch, Pod, Programmed, QUIET, Reason};
@@ -16,7 +16,7 @@ use runtime::{Clock, Metrics};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -199,4 +199,70 @@ async fn a_process_that_takes_nothing_is_named_until_it_does() {
     assert_eq!(routers(&site), 2);
     site.publisher.forget("tel", Service::Router, "pbx-router-3");
     assert_eq!(routers(&site), 1, "a pod that is gone is forgotten");
+}
+
+/// What is logged, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_password_stays_here_and_its_hashes_go_only_where_they_are_used() {
+    const PASSWORD: &str = "canary-in-a-cage";
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
+    let _logged = tracing::subscriber::set_default(subscriber.finish());
+    let auth = json!({"username": "8005", "passwordSecretRef": {"name": "phones", "key": "8005"}});
+    let phone = |context: &str| {
+        let spec = json!({"context": context, "auth": auth, "aor": {}});
+        let spec = Box::new(Spec::Endpoint(serde_json::from_value(spec).unwrap()));
+        Change::Put(Resource { name: "8005".into(), generation: 1, created: None, spec })
+    };
+    let values = [("8005".to_owned(), SecretValue::new(PASSWORD))].into();
+    let changes = [Change::Secret { name: "phones".into(), values }, phone("from-phones")];
+    let mut printed = vec![format!("{changes:?}")];
+    let mut site = Site::new().await;
+    printed.push(format!("{:?}", site.change(changes)));
+    fn sent<E: Entry>(subscription: &Subscription<E>) -> String {
+        subscription.ack(subscription.snapshot().version);
+        serde_json::to_string(&*subscription.snapshot()).unwrap()
+    }
+    let balancer = site.pod::<BalancerEntry>(1).await;
+    let registrar = site.pod::<RegistrarEntry>(2).await;
+    let router = site.pod::<RouterEntry>(3).await;
+    let media = site.pod::<MediaEntry>(4).await;
+    let conference = site.pod::<ConferenceEntry>(5).await;
+    let users = [sent(&registrar), sent(&router)];
+    let others = [sent(&balancer), sent(&media), sent(&conference)];
+    let hashes = api::ha1("8005", "kubepbx", PASSWORD.as_bytes());
+    assert!(users.iter().all(|text| text.contains(&hashes.md5) && text.contains(&hashes.sha256)));
+    // It is told of, and then held because its Secret is gone.
+    printed.push(format!("{:?}", site.told(&id(8005)).await));
+    printed.push(format!("{:?}", site.change([Change::SecretGone { name: "phones".into() }])));
+    let status = &site.compiler.statuses()[&id(8005)];
+    assert_eq!(status.state, State::Held);
+    let held = site.compiler.held();
+    printed.push(format!("{:?} {status:?} {held:?} {:?}", site.compiler, operator::held::pack(&held, 1).unwrap()));
+    printed.push(format!("{:?} {:?} {:?}", site.publisher, site.publisher.acks("tel"), site.latch));
+    printed.push(site.metrics.encode());
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(!logged.is_empty());
+    printed.push(logged);
+    let all = || printed.iter().chain(&others);
+    assert!(!all().chain(&users).any(|text| text.contains(PASSWORD)));
+    for text in all() {
+        assert!(!text.contains(&hashes.md5) && !text.contains(&hashes.sha256), "{text}");
+    }
 }
