@@ -43,8 +43,8 @@ fn may_import(name: &str) -> Option<Vec<&'static str>> {
         "runtime" => vec!["sip", "contract"],
         service if SERVICES.contains(&service) => vec!["sip", "rtp", "dialplan", "contract", "runtime"],
         "operator" => vec!["api", "contract", "runtime"],
-        "kubepbx" | "e2e" => {
-            let mut all = vec!["sip", "rtp", "dialplan", "contract", "api", "runtime", "operator"];
+        "kubepbx" | "e2e" | "cluster-tests" => {
+            let mut all = vec!["sip", "rtp", "dialplan", "contract", "api", "runtime", "operator", "e2e"];
             all.extend(SERVICES);
             all
         }

@@ -65,6 +65,6 @@ fn main() -> ExitCode {
         Command::Import { from } => import::run(from),
         Command::Phone { command } => runtime.block_on(phone::run(command)),
         Command::Ping(args) => runtime.block_on(ping::run(args)),
-        Command::Generate(args) => generate::run(&args),
+        Command::Generate(args) => runtime.block_on(generate::run(&args)),
     }
 }

@@ -130,8 +130,9 @@ mod tests {
 
     /// A context; `note` makes it long, and what cannot be compressed stays long.
     fn context(name: &str, pattern: &str, note: &str) -> Change {
-        let step = json!({"noOp": {"message": note}});
-        let spec = json!({"extensions": [{"pattern": pattern, "steps": [step]}]});
+        let text = |piece: &[u8]| json!({"noOp": {"text": String::from_utf8_lossy(piece)}});
+        let steps: Vec<_> = note.as_bytes().chunks(1000).map(text).chain([json!({"hangup": {}})]).collect();
+        let spec = json!({"extensions": [{"pattern": pattern, "steps": steps}]});
         put(name, Spec::Dialplan(serde_json::from_value(spec).unwrap()))
     }
 

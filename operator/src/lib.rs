@@ -22,6 +22,7 @@ pub mod programmed;
 pub mod publish;
 pub mod rbac;
 pub mod review;
+pub mod scale;
 pub mod status;
 pub mod tls;
 pub mod watch;

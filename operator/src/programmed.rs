@@ -206,7 +206,8 @@ impl Latch {
                 live.push(id.clone());
             }
             let waiting = matches!(&verdict, Programmed::False { reason: Reason::NotAcknowledged, .. });
-            if waiting && now < object.changed + QUIET || object.told.as_ref() == Some(&verdict) {
+            let quiet = waiting && object.told.is_none() && now < object.changed + QUIET;
+            if quiet || object.told.as_ref() == Some(&verdict) {
                 continue;
             }
             object.told = Some(verdict.clone());

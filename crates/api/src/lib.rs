@@ -20,6 +20,7 @@ mod pbx;
 mod pbx_endpoint;
 mod schema;
 mod secret;
+pub mod verdicts;
 mod yaml;
 
 pub use crate::compiler::{

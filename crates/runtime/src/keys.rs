@@ -67,6 +67,13 @@ pub fn load_or_make(dir: &Path) -> anyhow::Result<KeyRing> {
     parse(&text).with_context(|| format!("{} holds no keys; move it away to have new ones made", path.display()))
 }
 
+/// The keys in `dir/keys.json`, which another made: a mounted Secret. Nothing is written.
+pub fn load(dir: &Path) -> anyhow::Result<KeyRing> {
+    let path = dir.join(FILE);
+    let text = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    parse(&text).with_context(|| format!("{} holds no keys", path.display()))
+}
+
 fn parse(text: &[u8]) -> anyhow::Result<KeyRing> {
     // The error of serde_json would quote the text, and the text is secret.
     let stored: Stored = serde_json::from_slice(text).map_err(|e| anyhow::anyhow!("line {}: not valid", e.line()))?;
@@ -106,6 +113,10 @@ mod tests {
         let path = state.join(FILE);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let read = load(&state).unwrap();
+        assert_eq!(one.current().bytes(), read.current().bytes());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert!(load(dir.path()).is_err() && !dir.path().join(FILE).exists());
         let two = load_or_make(&state).unwrap();
         assert_eq!(one.current().bytes(), two.current().bytes());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

@@ -36,10 +36,13 @@ pub(super) fn template(pbx: &Installation, service: Service) -> Value {
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "topologySpreadConstraints": spread(pbx, service, tier),
         "containers": [container(pbx, service, drain)],
         "volumes": volumes(),
     });
+    // One a node: there is nothing to spread.
+    if pbx.spec.services.replicas(service).is_some() {
+        spec["topologySpreadConstraints"] = spread(pbx, service, tier).into();
+    }
     if pbx.on_host(service) {
         spec["hostNetwork"] = true.into();
         spec["dnsPolicy"] = "ClusterFirstWithHostNet".into();
@@ -71,7 +74,7 @@ fn place(tier: &Tier, spec: &mut Value) {
 
 /// Spread over nodes and zones unless the tier says how. Only pods of the same template are counted, or a rollout would
 /// be spread around those that go.
-fn spread(pbx: &Installation, service: Service, tier: &Tier) -> Value {
+fn spread(pbx: &Installation, service: Service, tier: &Tier) -> Vec<Value> {
     let constraint = |key: &str, skew: u32, unsatisfiable: Value| {
         json!({
             "topologyKey": key,
@@ -81,17 +84,12 @@ fn spread(pbx: &Installation, service: Service, tier: &Tier) -> Value {
             "matchLabelKeys": ["pod-template-hash"],
         })
     };
-    let mut constraints: Vec<Value> = match tier.topology_spread.as_slice() {
+    match tier.topology_spread.as_slice() {
         [] => ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
             .map(|key| constraint(key, 1, "ScheduleAnyway".into()))
             .into(),
         given => given.iter().map(|s| constraint(&s.topology_key, s.max_skew, json!(s.when_unsatisfiable))).collect(),
-    };
-    if pbx.spec.services.replicas(service).is_none() {
-        // One a node: there is nothing to spread.
-        constraints.clear();
     }
-    constraints.into()
 }
 
 fn container(pbx: &Installation, service: Service, drain: u64) -> Value {
@@ -101,7 +99,6 @@ fn container(pbx: &Installation, service: Service, drain: u64) -> Value {
         "name": service.as_str(),
         "image": image,
         "imagePullPolicy": pbx.defaults.pull_policy,
-        "args": args(pbx, service),
         "env": environment(pbx, service, drain),
         "volumeMounts": [
             {"name": "ca", "mountPath": "/var/run/kubepbx/ca", "readOnly": true},
@@ -114,11 +111,17 @@ fn container(pbx: &Installation, service: Service, drain: u64) -> Value {
             "readOnlyRootFilesystem": true,
             "capabilities": {"drop": ["ALL"]},
         },
-        // Readiness is a latch in the process: what fails once it is ready is a probe too slow, not a pod to be taken out.
-        "readinessProbe": probe(service, "readyz", 1, 60),
+        // Readiness is a latch in the process: it is awaited with haste, and then asked for seldom, since each question
+        // is a process. What fails then is a probe too slow, not a pod to be taken out.
+        "startupProbe": probe(service, "readyz", 1, 600),
+        "readinessProbe": probe(service, "readyz", 60, 10),
         "livenessProbe": probe(service, "livez", 10, 6),
         "resources": resources(tier.resources.as_ref(), service),
     });
+    let args = args(pbx, service);
+    if !args.is_empty() {
+        container["args"] = args.into();
+    }
     if !pbx.on_host(service) {
         container["ports"] = network::container_ports(pbx, service);
     }

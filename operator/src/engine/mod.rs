@@ -313,8 +313,13 @@ impl Engine {
             return;
         }
         let before = self.clock.now();
-        let mut tools =
-            Tools { publisher: &mut term.publisher, statuses: &mut self.statuses, build: &*self.build, now: before, changed };
+        let mut tools = Tools {
+            publisher: &mut term.publisher,
+            statuses: &mut self.statuses,
+            build: &*self.build,
+            now: before,
+            changed,
+        };
         let turn = site.turn(&mut tools);
         let took = self.clock.now().mono.saturating_sub(before.mono);
         self.measures.step(if turn.compiled.is_some() { "compile" } else { "settle" }, took);

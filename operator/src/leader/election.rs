@@ -97,6 +97,8 @@ pub struct Election {
     held: Option<Held>,
     /// What was sent and is not answered yet.
     sent: Option<Held>,
+    /// The highest epoch that it has held or tried to.
+    highest: u64,
     due: Duration,
 }
 
@@ -104,7 +106,7 @@ impl Election {
     /// Nothing is known yet.
     pub fn new(candidate: Candidate) -> Self {
         let (since, due) = (Duration::ZERO, Duration::ZERO);
-        Self { candidate, lease: None, since, fresh: false, held: None, sent: None, due }
+        Self { candidate, lease: None, since, fresh: false, held: None, sent: None, highest: 0, due }
     }
 
     /// Who leads at `now`, as far as is known here.
@@ -135,8 +137,10 @@ impl Election {
                 self.due = now + self.candidate.period;
                 return Step::Wait(self.due);
             }
-            (lease, _) => lease.as_ref().map_or(0, transitions).max(above).saturating_add(1),
+            // Its own counts too: the Lease may have been deleted.
+            (lease, _) => lease.as_ref().map_or(0, transitions).max(above).max(self.highest).saturating_add(1),
         };
+        self.highest = self.highest.max(epoch);
         self.sent = Some(Held { epoch, since: now });
         let lease = Box::new(self.claim(epoch, wall));
         if self.lease.is_some() { Step::Replace(lease) } else { Step::Create(lease) }

@@ -68,10 +68,10 @@ pub async fn run(
     };
     // Nothing is done in a leader's name from here on, whether or not the others hear of it.
     say(&name, &tell, Leader::Nobody);
-    if let Some(lease) = election.resign().filter(|_| give_up) {
-        if server.replace(&lease).await.is_err() {
-            tracing::warn!(lease = name, "leadership could not be given up: the others wait until the term is over");
-        }
+    if let Some(lease) = election.resign().filter(|_| give_up)
+        && server.replace(&lease).await.is_err()
+    {
+        tracing::warn!(lease = name, "leadership could not be given up: the others wait until the term is over");
     }
 }
 

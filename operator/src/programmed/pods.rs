@@ -4,7 +4,7 @@ use super::{Pod, SERVICES};
 use k8s_openapi::api::core::v1 as core;
 
 /// The label that names a pod's service.
-pub const COMPONENT: &str = "app.kubernetes.io/component";
+const COMPONENT: &str = "app.kubernetes.io/component";
 
 /// A pod of one of the services; `None` for others.
 ///

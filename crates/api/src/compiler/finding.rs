@@ -34,6 +34,19 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Reason; 9] = [
+        Reason::InvalidValue,
+        Reason::InvalidPattern,
+        Reason::InvalidStep,
+        Reason::DuplicatePattern,
+        Reason::Conflict,
+        Reason::SecretNotFound,
+        Reason::SecretKeyNotFound,
+        Reason::ContextNotFound,
+        Reason::EndpointNotFound,
+    ];
+
     /// The reason as conditions write it.
     pub fn as_str(self) -> &'static str {
         match self {

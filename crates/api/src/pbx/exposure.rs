@@ -67,7 +67,7 @@ pub struct Exposure {
 
     /// Annotations of the Service, such as a cloud's settings of its load balancer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
+    #[schemars(extend("maxProperties" = 64))]
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
@@ -95,7 +95,7 @@ pub struct MediaExposure {
     pub kind: MediaExposureType,
 
     /// The address that phones outside localNetworks are told: the outside of a NAT that forwards all of media.ports one to
-    /// one. Without it the address of the route to the phone.
+    /// one; the network of pods belongs to localNetworks then. Without it the address of the route to the phone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 45))]
     pub external_address: Option<String>,

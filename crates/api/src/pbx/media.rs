@@ -131,8 +131,9 @@ pub enum AutoscalingMode {
     Sessions,
     /// Somebody else, such as a HorizontalPodAutoscaler: the Deployment's replicas are left alone.
     External,
+    // Not "off": YAML takes that for false.
     /// Nobody: there are services.media.replicas.
-    Off,
+    Fixed,
 }
 
 fn target() -> u32 {

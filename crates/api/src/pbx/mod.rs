@@ -46,7 +46,7 @@ pub use virtual_ip::VirtualIp;
 #[x_kube(
     validation = Rule::new("!has(self.virtualIP) || self.services.balancer.exposure.type == 'HostNetwork'").message("a virtual address is held by balancers on HostNetwork: leave virtualIP or services.balancer.exposure out"),
     validation = Rule::new("!has(self.virtualIP) || self.listeners.exists(l, l.transport == 'UDP')").message("with virtualIP balancers are probed by UDP: write a listener for it"),
-    validation = Rule::new("self.media.autoscaling.mode == 'off' || !has(self.services.media.replicas)").message("autoscaling counts the relays: write media.autoscaling.min, or its mode: off beside services.media.replicas"),
+    validation = Rule::new("self.media.autoscaling.mode == 'fixed' || !has(self.services.media.replicas)").message("autoscaling counts the relays: write media.autoscaling.min, or its mode: fixed beside services.media.replicas"),
     validation = Rule::new("!has(self.media.autoscaling.cpu) || (has(self.services.media.resources) && has(self.services.media.resources.requests) && 'cpu' in self.services.media.resources.requests)").message("media.autoscaling.cpu is a share of what a relay requests: write services.media.resources.requests.cpu too"),
     validation = Rule::new("self.services.balancer.exposure.type != 'NodePort' || self.listeners.all(a, self.listeners.exists_one(b, b.transport == a.transport))").message("NodePort has one port for each transport: write one listener for UDP and one for TCP at most, or expose by LoadBalancer")
 )]
