@@ -6,7 +6,7 @@
 mod site;
 
 use crate::apply::{Applier, Done};
-use crate::events::{Events, Note};
+use crate::events::{self, Events, Note};
 use crate::held::Found;
 use crate::keep;
 use crate::leader::claim::{Claim, Claims};
@@ -78,7 +78,16 @@ enum Finished {
     Fetched(String, String, Fetched),
     Acted(String, ObjectKey, Done),
     Keys(String, bool),
-    Written(Place, Content, Result<Option<u64>, String>),
+    Written(Box<Writing>, Result<Option<u64>, String>),
+}
+
+/// What was to be written.
+struct Writing {
+    place: Place,
+    uid: String,
+    content: Content,
+    /// What people are told once it is.
+    notes: Vec<Note>,
 }
 
 /// Runs until `stop`.
@@ -195,7 +204,7 @@ impl Engine {
         match event {
             Event::Put { namespace, key, fact } => {
                 let site = self.sites.entry(namespace.clone()).or_insert_with(|| Site::new(&namespace));
-                if site.put(key, fact) {
+                if site.put(key, fact, &mut self.statuses) {
                     self.dirty.insert(namespace);
                 }
             }
@@ -455,14 +464,13 @@ impl Engine {
                     self.dirty.insert(namespace);
                 }
             }
-            Finished::Written(place, content, written) => {
+            Finished::Written(writing, written) => {
+                let Writing { place, uid, content, notes } = *writing;
                 let (namespace, id, _) = &place;
                 match &written {
                     Ok(Some(version)) => {
+                        notes.into_iter().for_each(|note| self.events.tell(namespace, id, &uid, note));
                         if let Some(site) = self.sites.get_mut(namespace) {
-                            if let (Content::Conditions(new), Some(known)) = (&content, site.get(id)) {
-                                self.events.changed(namespace, known, new);
-                            }
                             site.written(id, *version, content);
                         }
                     }
@@ -490,15 +498,21 @@ impl Engine {
     fn write(&mut self) {
         let now = self.clock.now();
         while let Some(place) = self.statuses.next(now.mono) {
-            let content = self.sites.get(&place.0).and_then(|site| site.content(&place, now.wall));
-            let Some((uid, content)) = content else { continue };
+            let Some(site) = self.sites.get(&place.0) else { continue };
+            let Some((uid, content)) = site.content(&place, now.wall) else { continue };
+            let notes = match (&content, site.get(&place.1)) {
+                (Content::Conditions(new), Some(known)) => events::notes(&known.conditions, new),
+                _ => Vec::new(),
+            };
             self.statuses.begin(place.clone(), now.mono);
+            let writing = Box::new(Writing { place, uid, content, notes });
             let client = self.client.clone();
             self.jobs.spawn(async move {
-                let write = status::write(&client, &place.0, &place.1, &uid, &content);
+                let (namespace, id, _) = &writing.place;
+                let write = status::write(&client, namespace, id, &writing.uid, &writing.content);
                 let written = tokio::time::timeout(LIMIT, write).await;
                 let written = written.unwrap_or_else(|_| Err("the API server does not answer".into()));
-                Finished::Written(place, content, written)
+                Finished::Written(writing, written)
             });
         }
     }

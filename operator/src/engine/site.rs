@@ -3,7 +3,7 @@
 use crate::SERVICES;
 use crate::apply::{self, Action, Done, Live, Pods};
 use crate::build::{self, KEYS_SECRET};
-use crate::compile::{Namespace, endpoint};
+use crate::compile::{Namespace, Put, endpoint};
 use crate::held::Found;
 use crate::observe::{News, Registration};
 use crate::programmed::{Facts, Latch, Pod, Programmed};
@@ -11,7 +11,7 @@ use crate::publish::Publisher;
 use crate::status::{self, Aspect, Content, Place, Queue, Verdict};
 use crate::watch::secrets::Fetched;
 use crate::watch::{Fact, Key, Known, ObjectKey};
-use api::{Kind, PbxSpec, ResourceId, SecretRef, Spec, State};
+use api::{Kind, PbxSpec, ResourceId, SecretRef, Spec, State, Status};
 use contract::{Now, Service};
 use kube::api::DynamicObject;
 use runtime::stream::registry::Acks;
@@ -23,6 +23,9 @@ use tokio::sync::watch;
 
 /// How long a node without a pod of a service counts as one with such: its pod may only be being replaced.
 const REPLACED: Duration = Duration::from_secs(120);
+
+/// How often what is held is looked for while something is.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What is not live yet is judged so soon after a change: at least, and for each resource.
 const SOON: Duration = Duration::from_millis(2);
@@ -109,6 +112,9 @@ pub struct Site {
     /// What is held, and the number of the next writing.
     held: Found,
     stored: Stored,
+    /// Resources that something keeps out, and when what is held was last looked for.
+    unwell: BTreeSet<ResourceId>,
+    looked: Duration,
     /// When what is open is to be judged.
     settle_at: Option<Duration>,
     /// When there may be something to do though nothing has changed.
@@ -135,6 +141,8 @@ impl Site {
             making_keys: false,
             held: Found::default(),
             stored: Stored::Yes,
+            unwell: BTreeSet::new(),
+            looked: Duration::ZERO,
             settle_at: None,
             due: None,
             registered: None,
@@ -143,9 +151,18 @@ impl Site {
     }
 
     /// Something is there, new or changed. Gives false if nothing follows from it.
-    pub fn put(&mut self, key: Key, fact: Fact) -> bool {
+    pub fn put(&mut self, key: Key, fact: Fact, statuses: &mut Queue) -> bool {
         match (key, fact) {
-            (_, Fact::Resource(known)) => self.resources.put(*known),
+            (Key::Resource(id), Fact::Resource(known)) => match self.resources.put(*known) {
+                Put::Changed => true,
+                Put::Status => {
+                    // An echo of our own write, which is as it should be; or somebody else's, which is not.
+                    statuses.push((self.name.clone(), id.clone(), Aspect::Conditions));
+                    statuses.push((self.name.clone(), id, Aspect::Observed));
+                    false
+                }
+                Put::Nothing => false,
+            },
             (Key::Resource(id), Fact::Unreadable(why)) => {
                 tracing::error!(namespace = self.name, %id, why, "this release cannot read it: it stays as it was");
                 false
@@ -203,6 +220,7 @@ impl Site {
         self.latch = Some(latch);
         self.resources.begin(epoch, held.held.clone());
         (self.held, self.stored) = (held, Stored::Yes);
+        self.unwell.clear();
         (self.built, self.acks) = (None, None);
         self.acting.clear();
         self.making_keys = false;
@@ -280,9 +298,17 @@ impl Site {
                 self.acks = None;
             }
         }
-        // While all is well nothing is held, and need not be looked for in everything there is.
-        let well = delta.statuses.values().all(|status| status.as_ref().is_some_and(|s| s.findings.is_empty()));
-        if !well || !self.held.held.is_empty() {
+        // While all is well nothing is held, and need not be looked for in everything there is. What others contest may
+        // change with its holder, who is well: that is looked for once in a while.
+        let mut look = !self.held.held.is_empty() && tools.now.mono >= self.looked + LOOK;
+        for (id, status) in &delta.statuses {
+            let well = |s: &Status| s.findings.iter().all(|finding| !finding.reason.keeps_out());
+            let is_unwell = status.as_ref().is_some_and(|status| !well(status));
+            let was = if is_unwell { !self.unwell.insert(id.clone()) } else { self.unwell.remove(id) };
+            look |= is_unwell || was;
+        }
+        if look {
+            self.looked = tools.now.mono;
             let held = compiler.held();
             if held != self.held.held {
                 self.held.held = held;

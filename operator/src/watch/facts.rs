@@ -1,5 +1,6 @@
 //! What an object of the API server is to us. Pure.
 
+use super::raw::Raw;
 use super::{Fact, Key, Known, ObjectKey};
 use crate::apply::Live;
 use crate::programmed;
@@ -14,10 +15,11 @@ use std::time::Duration;
 const INSTANCE: &str = "app.kubernetes.io/instance";
 
 /// A resource of ours. One that is being deleted is there until it is gone: nothing waits for a finalizer of ours.
-pub(super) fn resource(kind: Kind, mut object: DynamicObject) -> Option<(Key, Fact)> {
-    let name = object.metadata.name.take()?;
+pub(super) fn resource(kind: Kind, raw: Raw) -> Option<(Key, Fact)> {
+    let Raw { metadata, spec, mut status } = raw;
+    let version = crate::apply::version(&metadata);
+    let name = metadata.name?;
     let key = Key::Resource(ResourceId { kind, name: name.clone() });
-    let spec = object.data.get_mut("spec").map(Value::take).unwrap_or_default();
     let spec = match kind {
         Kind::Pbx => serde_json::from_value(spec).map(Spec::Pbx),
         Kind::PbxEndpoint => serde_json::from_value(spec).map(Spec::Endpoint),
@@ -28,17 +30,13 @@ pub(super) fn resource(kind: Kind, mut object: DynamicObject) -> Option<(Key, Fa
         Ok(spec) => Box::new(spec),
         Err(error) => return Some((key, Fact::Unreadable(error.to_string()))),
     };
-    let resource = Resource {
-        name,
-        generation: object.metadata.generation.unwrap_or_default(),
-        created: object.metadata.creation_timestamp.as_ref().and_then(since_epoch),
-        spec,
-    };
-    let conditions = object.data.pointer_mut("/status/conditions").map(Value::take);
+    let created = metadata.creation_timestamp.as_ref().and_then(since_epoch);
+    let resource = Resource { name, generation: metadata.generation.unwrap_or_default(), created, spec };
+    // A status that somebody has spoilt is as none: it is written anew.
+    let conditions = status.get_mut("conditions").map(Value::take);
     let conditions = conditions.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
-    let observed = object.data.get_mut("status").map(Value::take);
-    let observed = observed.and_then(|status| serde_json::from_value(status).ok()).unwrap_or_default();
-    let (uid, version) = (object.metadata.uid.take().unwrap_or_default(), crate::apply::version(&object.metadata));
+    let observed = serde_json::from_value(status).unwrap_or_default();
+    let uid = metadata.uid.unwrap_or_default();
     Some((key, Fact::Resource(Box::new(Known { resource, uid, version, conditions, observed }))))
 }
 
@@ -81,6 +79,7 @@ mod tests {
         let mut text = json!({
             "apiVersion": "kubepbx.io/v1alpha1", "kind": "PbxEndpoint",
             "metadata": {"name": "8005", "namespace": "tel", "uid": "u", "generation": 3, "resourceVersion": "7",
+                         "managedFields": [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {}}}],
                          "creationTimestamp": "1970-01-01T00:01:40Z"},
             "spec": {"context": "from-external"},
             "status": {"registered": true, "contacts": 2, "conditions": [{"type": "Ready", "status": "True", "observedGeneration": 2,

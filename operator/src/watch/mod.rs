@@ -6,6 +6,7 @@
 
 mod facts;
 mod follow;
+mod raw;
 pub mod secrets;
 
 use crate::apply::Live;
@@ -205,7 +206,8 @@ pub fn watch(client: &Client, scope: &Scope, measures: &Measures) -> Watch {
         let (client, tell, measures) = (client.clone(), tell.clone(), measures.clone());
         let site = follow::Part { client, part, tell, measures };
         watchers = 0;
-        let plain = watcher::Config::default().timeout(RENEWED);
+        // Small pages: what comes is larger by far than what is kept of it.
+        let plain = watcher::Config::default().timeout(RENEWED).page_size(100);
         for kind in Kind::ALL {
             let api = site.dynamic(&resource(kind));
             tasks.spawn(site.clone().follow(kind.as_str(), api, plain.clone(), move |o| facts::resource(kind, o)));

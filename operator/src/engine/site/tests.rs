@@ -51,7 +51,7 @@ impl Rig {
             conditions: self.site.get(&id).map(|known| known.conditions.clone()).unwrap_or_default(),
             observed: self.site.get(&id).map(|known| known.observed.clone()).unwrap_or_default(),
         };
-        self.site.put(Key::Resource(id), Fact::Resource(Box::new(known)));
+        self.site.put(Key::Resource(id), Fact::Resource(Box::new(known)), &mut self.statuses);
     }
 
     fn pbx(&mut self, realm: &str) {
@@ -70,7 +70,7 @@ impl Rig {
     }
 
     fn secret(&mut self, version: &str) {
-        self.site.put(Key::Secret("phones".into()), Fact::Secret(version.into()));
+        self.site.put(Key::Secret("phones".into()), Fact::Secret(version.into()), &mut self.statuses);
     }
 
     fn turn_at(&mut self, changed: bool) -> Turn {
@@ -132,7 +132,7 @@ impl Rig {
                     Job::Keys => {
                         done.push("keys".into());
                         self.site.keys(true);
-                        self.site.put(Key::Secret(KEYS_SECRET.into()), Fact::Secret("9".into()));
+                        self.site.put(Key::Secret(KEYS_SECRET.into()), Fact::Secret("9".into()), &mut self.statuses);
                     }
                     Job::Hold(found, _) => {
                         done.push(format!("hold {}", found.number));
@@ -147,7 +147,7 @@ impl Rig {
     fn pods(&mut self) {
         for service in SERVICES {
             let pod = Pod { name: service.as_str().into(), service, ready: true, failing: false, leaving: false };
-            self.site.put(Key::Pod(pod.name.clone()), Fact::Pod(pod, "main".into(), None));
+            self.site.put(Key::Pod(pod.name.clone()), Fact::Pod(pod, "main".into(), None), &mut self.statuses);
         }
         let compiler = self.site.resources.compiler().unwrap();
         let versions = [
@@ -321,7 +321,7 @@ fn a_pbx_says_what_its_tiers_lack_and_what_could_not_be_applied() {
         pods: Some(pods),
         ingress: None,
     };
-    rig.site.put(Key::Object(key.clone()), Fact::Object(live));
+    rig.site.put(Key::Object(key.clone()), Fact::Object(live), &mut rig.statuses);
     rig.turn();
     let want = Some(("PodsNotAvailable".to_owned(), "router: 1 of 2 pods are available".to_owned()));
     assert_eq!(rig.site.trouble, want);
