@@ -114,7 +114,7 @@ pub struct Site {
     stored: Stored,
     /// Resources that something keeps out, and when what is held was last looked for.
     unwell: BTreeSet<ResourceId>,
-    looked: Duration,
+    looked: Option<Duration>,
     /// When what is open is to be judged.
     settle_at: Option<Duration>,
     /// When there may be something to do though nothing has changed.
@@ -142,7 +142,7 @@ impl Site {
             held: Found::default(),
             stored: Stored::Yes,
             unwell: BTreeSet::new(),
-            looked: Duration::ZERO,
+            looked: None,
             settle_at: None,
             due: None,
             registered: None,
@@ -220,7 +220,7 @@ impl Site {
         self.latch = Some(latch);
         self.resources.begin(epoch, held.held.clone());
         (self.held, self.stored) = (held, Stored::Yes);
-        self.unwell.clear();
+        (self.unwell, self.looked) = (BTreeSet::new(), None);
         (self.built, self.acks) = (None, None);
         self.acting.clear();
         self.making_keys = false;
@@ -300,7 +300,8 @@ impl Site {
         }
         // While all is well nothing is held, and need not be looked for in everything there is. What others contest may
         // change with its holder, who is well: that is looked for once in a while.
-        let mut look = !self.held.held.is_empty() && tools.now.mono >= self.looked + LOOK;
+        let lately = self.looked.is_some_and(|at| tools.now.mono < at + LOOK);
+        let mut look = !self.held.held.is_empty() && !lately;
         for (id, status) in &delta.statuses {
             let well = |s: &Status| s.findings.iter().all(|finding| !finding.reason.keeps_out());
             let is_unwell = status.as_ref().is_some_and(|status| !well(status));
@@ -308,7 +309,7 @@ impl Site {
             look |= is_unwell || was;
         }
         if look {
-            self.looked = tools.now.mono;
+            self.looked = Some(tools.now.mono);
             let held = compiler.held();
             if held != self.held.held {
                 self.held.held = held;
