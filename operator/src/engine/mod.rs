@@ -3,6 +3,7 @@
 //! One task owns all state. What takes time (fetching a Secret, applying an object, writing a status) is a job of its own,
 //! and what came of it returns here. Standbys take everything in and do nothing; whoever no longer leads drops its jobs.
 
+mod relays;
 mod site;
 
 use crate::apply::{Applier, Done};
@@ -19,6 +20,7 @@ use crate::watch::{Event, ObjectKey, Watch};
 use api::SecretRef;
 use futures::FutureExt;
 use kube::Client;
+pub use relays::{Mark, Marks};
 use runtime::stream::registry::Registry;
 use runtime::stream::server::Leader;
 use runtime::{Clock, Health};
@@ -78,6 +80,7 @@ enum Finished {
     Fetched(String, String, Fetched),
     Acted(String, ObjectKey, Done),
     Keys(String, bool),
+    Marked(String, String),
     Written(Box<Writing>, Result<Option<u64>, String>),
 }
 
@@ -333,6 +336,9 @@ impl Engine {
         let took = self.clock.now().mono.saturating_sub(before.mono);
         self.measures.step(if turn.compiled.is_some() { "compile" } else { "settle" }, took);
         turn.live.iter().for_each(|lag| self.measures.live(*lag));
+        if let Some(owner) = site.owner() {
+            turn.notes.into_iter().for_each(|note| self.events.pbx(namespace, owner, note));
+        }
         if let Some(acks) = site.acks() {
             let shown = term.shown.entry(namespace.to_owned());
             let shown = shown.or_insert_with(|| Pods::new(self.measures.clone(), namespace));
@@ -365,19 +371,19 @@ impl Engine {
         let mut task = JoinSet::new();
         task.spawn(async move {
             let Some(store) = observe::open(&client, &name, &at.name, &at.key).await else { return };
-            let tell = move |told| {
+            let tell = |told| {
                 let (news, name) = (news.clone(), name.clone());
                 async move { news.send((name, told)).await.is_ok() }.boxed()
             };
-            observe::follow(store, clock, tell).await;
+            tokio::join!(observe::follow(store.clone(), clock, tell), observe::relays(store, tell));
         });
         term.observers.insert(namespace.to_owned(), (store, task));
     }
 
     fn news(&mut self, namespace: &str, news: News) {
-        if let Some(site) = self.sites.get_mut(namespace).filter(|site| site.is_led()) {
-            site.news(news, &mut self.statuses);
-        }
+        let Some(site) = self.sites.get_mut(namespace).filter(|site| site.is_led()) else { return };
+        site.news(news, &mut self.statuses);
+        self.dirty.insert(namespace.to_owned());
     }
 
     fn begin(&mut self, namespace: &str, job: Job) {
@@ -404,6 +410,15 @@ impl Engine {
                     let done = tokio::time::timeout(LIMIT, applier.act(&namespace, action)).await;
                     let done = done.unwrap_or_else(|_| Done::Failed("the API server does not answer".into()));
                     Finished::Acted(namespace, key, done)
+                });
+            }
+            Job::Mark(pod, mark) => {
+                self.jobs.spawn(async move {
+                    if let Err(error) = crate::apply::mark(&client, &namespace, &pod, mark).await {
+                        tracing::warn!(namespace, pod, ?mark, error, "a pod could not be marked");
+                        tokio::time::sleep(REST).await;
+                    }
+                    Finished::Marked(namespace, pod)
                 });
             }
             Job::Keys => {
@@ -461,6 +476,12 @@ impl Engine {
             Finished::Keys(namespace, made) => {
                 if let Some(site) = self.sites.get_mut(&namespace) {
                     site.keys(made);
+                    self.dirty.insert(namespace);
+                }
+            }
+            Finished::Marked(namespace, pod) => {
+                if let Some(site) = self.sites.get_mut(&namespace) {
+                    site.marked(&pod);
                     self.dirty.insert(namespace);
                 }
             }

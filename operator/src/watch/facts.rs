@@ -1,8 +1,9 @@
 //! What an object of the API server is to us. Pure.
 
 use super::raw::Raw;
-use super::{Fact, Key, Known, ObjectKey};
+use super::{Fact, Key, Known, ObjectKey, Seen};
 use crate::apply::Live;
+use crate::engine::Marks;
 use crate::programmed;
 use api::{Kind, Resource, ResourceId, Spec};
 use k8s_openapi::api::core::v1::{self as core, Secret};
@@ -57,12 +58,13 @@ pub(super) fn object(kind: &str, object: DynamicObject) -> Option<(Key, Fact)> {
     Some((Key::Object(key), Fact::Object(Live::of(kind, &object))))
 }
 
-/// A pod of one of the services, the Pbx that it belongs to, and its node's address.
+/// A pod of one of the services.
 pub(super) fn pod(pod: core::Pod) -> Option<(Key, Fact)> {
     let fact = programmed::pod(&pod)?;
-    let instance = pod.metadata.labels.as_ref()?.get(INSTANCE)?.clone();
+    let pbx = pod.metadata.labels.as_ref()?.get(INSTANCE)?.clone();
     let node = pod.status.as_ref().and_then(|status| status.host_ip.as_deref()?.parse().ok());
-    Some((Key::Pod(fact.name.clone()), Fact::Pod(fact, instance, node)))
+    let marks = Marks::of(pod.metadata.annotations.as_ref());
+    Some((Key::Pod(fact.name.clone()), Fact::Pod(Seen { pod: fact, pbx, node, marks })))
 }
 
 #[cfg(test)]
@@ -103,7 +105,14 @@ mod tests {
             {"app.kubernetes.io/component": "router", "app.kubernetes.io/instance": "main"}}});
         let (key, fact) = pod(read(text.clone())).unwrap();
         assert_eq!(key, Key::Pod("main-router-x".into()));
-        assert!(matches!(fact, Fact::Pod(pod, of, None) if pod.name == "main-router-x" && of == "main"));
+        let Fact::Pod(seen) = fact else { panic!("{fact:?}") };
+        assert_eq!((seen.pod.name.as_str(), seen.pbx.as_str()), ("main-router-x", "main"));
+        assert_eq!((seen.node, seen.marks), (None, Marks::default()));
+        text["status"] = json!({"hostIP": "192.0.2.7"});
+        text["metadata"]["annotations"] = json!({"kubepbx.io/draining-since": "100"});
+        let (_, Fact::Pod(seen)) = pod(read(text.clone())).unwrap() else { panic!() };
+        let marks = Marks { draining: Some(Duration::from_secs(100)), condemned: false };
+        assert_eq!((seen.node, seen.marks), (Some([192, 0, 2, 7].into()), marks));
         text["metadata"]["labels"].as_object_mut().unwrap().remove("app.kubernetes.io/instance");
         assert!(pod(read(text)).is_none());
     }

@@ -10,6 +10,7 @@ mod raw;
 pub mod secrets;
 
 use crate::apply::Live;
+use crate::engine::Marks;
 use crate::metrics::Measures;
 use crate::observe::Observed;
 use crate::programmed::Pod;
@@ -123,6 +124,19 @@ pub struct Known {
     pub observed: Observed,
 }
 
+/// A pod of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// What the latch wants to know.
+    pub pod: Pod,
+    /// The Pbx that it belongs to.
+    pub pbx: String,
+    /// The address of its node.
+    pub node: Option<IpAddr>,
+    /// What its annotations say.
+    pub marks: Marks,
+}
+
 /// What is known of an object.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fact {
@@ -132,8 +146,8 @@ pub enum Fact {
     Unreadable(String),
     /// A Secret's resource version.
     Secret(String),
-    /// A pod, the Pbx that it belongs to, and the address of its node.
-    Pod(Pod, String, Option<IpAddr>),
+    /// A pod of a service.
+    Pod(Seen),
     /// An object that the operator makes.
     Object(Live),
 }
