@@ -371,7 +371,7 @@ impl Engine {
         let mut task = JoinSet::new();
         task.spawn(async move {
             let Some(store) = observe::open(&client, &name, &at.name, &at.key).await else { return };
-            let tell = |told| {
+            let tell = |told: News| {
                 let (news, name) = (news.clone(), name.clone());
                 async move { news.send((name, told)).await.is_ok() }.boxed()
             };
