@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The annotation of a relay's pod that says since when it is to be emptied, in seconds since the UNIX epoch.
-pub const DRAINING: &str = "kubepbx.io/draining-since";
+pub(super) const DRAINING: &str = "kubepbx.io/draining-since";
 
 /// The annotation by which a Deployment chooses whose turn it is to go.
-pub const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+pub(super) const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The cost of a pod that goes first.
-pub const CONDEMNED: &str = "-1000000";
+pub(super) const CONDEMNED: &str = "-1000000";
 
 /// What a pod's annotations say of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
