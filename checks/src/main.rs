@@ -43,8 +43,8 @@ fn may_import(name: &str) -> Option<Vec<&'static str>> {
         "runtime" => vec!["sip", "contract"],
         service if SERVICES.contains(&service) => vec!["sip", "rtp", "dialplan", "contract", "runtime"],
         "operator" => vec!["api", "contract", "runtime"],
-        "kubepbx" | "e2e" => {
-            let mut all = vec!["sip", "rtp", "dialplan", "contract", "api", "runtime", "operator"];
+        "kubepbx" | "e2e" | "cluster-tests" => {
+            let mut all = vec!["sip", "rtp", "dialplan", "contract", "api", "runtime", "operator", "e2e"];
             all.extend(SERVICES);
             all
         }
@@ -89,17 +89,16 @@ fn packages(metadata: &Value) -> Result<BTreeMap<String, Package>> {
     Ok(out)
 }
 
-/// All that is reached from a package by ordinary and build dependencies, itself left out.
-fn reached<'a>(all: &'a BTreeMap<String, Package>, from: &'a str) -> BTreeSet<&'a str> {
-    let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
-    while let Some(id) = open.pop() {
-        for import in all.get(id).map(|p| p.imports.as_slice()).unwrap_or_default() {
-            if seen.insert(import.as_str()) {
-                open.push(import);
-            }
-        }
-    }
-    seen
+/// All that is reached from a package by ordinary and build dependencies, by name. Asked for each package alone: in the
+/// whole workspace, features that another member needs of a dependency would count too.
+fn reached(package: &str) -> Result<BTreeSet<String>> {
+    let out = Command::new("cargo")
+        .args(["tree", "--locked", "-p", package, "-e", "normal,build", "--prefix", "none", "--format", "{p}"])
+        .output()
+        .context("cargo tree")?;
+    ensure!(out.status.success(), "cargo tree: {}", String::from_utf8_lossy(&out.stderr));
+    let lines = String::from_utf8_lossy(&out.stdout);
+    Ok(lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
 }
 
 /// True if an SPDX expression can be met with the licences listed: every AND part by one of its OR parts.
@@ -108,9 +107,10 @@ fn is_allowed(expression: &str) -> bool {
     flat.split(" AND ").all(|part| part.split(" OR ").any(|l| LICENCES.contains(&l.trim())))
 }
 
-fn breaches(all: &BTreeMap<String, Package>) -> Vec<String> {
+/// `reached` is what [`reached`] gave for each pure crate.
+fn breaches(all: &BTreeMap<String, Package>, reached: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
     let mut out = Vec::new();
-    for (id, package) in all {
+    for package in all.values() {
         if !package.ours {
             let read = READ.iter().find(|(name, _)| *name == package.name).map(|(_, licence)| *licence);
             match package.licence.as_deref().or(read) {
@@ -129,11 +129,9 @@ fn breaches(all: &BTreeMap<String, Package>) -> Vec<String> {
                 out.push(format!("arrows: {} must not import {}", package.name, import.name));
             }
         }
-        if PURE.contains(&package.name.as_str()) {
-            for import in reached(all, id).into_iter().filter_map(|i| all.get(i)) {
-                if IO.contains(&import.name.as_str()) {
-                    out.push(format!("pure: {} reaches {}", package.name, import.name));
-                }
+        for import in reached.get(&package.name).into_iter().flatten() {
+            if IO.contains(&import.as_str()) {
+                out.push(format!("pure: {} reaches {import}", package.name));
             }
         }
     }
@@ -146,7 +144,8 @@ fn run() -> Result<Vec<String>> {
         .output()
         .context("cargo metadata")?;
     ensure!(out.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&out.stderr));
-    Ok(breaches(&packages(&serde_json::from_slice(&out.stdout)?)?))
+    let reached = PURE.iter().map(|name| Ok(((*name).to_owned(), reached(name)?))).collect::<Result<_>>()?;
+    Ok(breaches(&packages(&serde_json::from_slice(&out.stdout)?)?, &reached))
 }
 
 fn main() -> ExitCode {
@@ -191,8 +190,9 @@ mod tests {
             ("mystery", false, None, &[]),
             ("stray", true, None, &[]),
         ]);
+        let reached = [("sip".to_owned(), ["helper", "tokio"].map(str::to_owned).into())].into();
         assert_eq!(
-            breaches(&all),
+            breaches(&all, &reached),
             [
                 "licence: copyleft is under GPL-3.0",
                 "licence: mystery states none",
@@ -201,6 +201,13 @@ mod tests {
                 "arrows: stray is not on the map",
             ]
         );
+    }
+
+    #[test]
+    fn what_a_package_reaches_is_asked_of_cargo() {
+        assert!(reached("runtime").unwrap().contains("tokio"));
+        assert!(reached("contract").unwrap().contains("sip"));
+        assert!(reached("nothing").is_err());
     }
 
     #[test]

@@ -1,24 +1,45 @@
-//! `kubepbx generate`: the CustomResourceDefinitions as files.
+//! `kubepbx generate`: the CustomResourceDefinitions as files, or into a cluster.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
 
 /// Arguments of `generate`.
 #[derive(Debug, clap::Args)]
 pub struct GenerateArgs {
-    /// Change nothing: fail when the folder holds anything else
+    /// Change nothing: fail when a folder holds anything else
     #[arg(long)]
     check: bool,
-    /// The folder, such as crds
-    folder: PathBuf,
+    /// Apply them to the cluster (of the pod's own service account, else of KUBECONFIG) and wait until it knows them
+    #[arg(long, conflicts_with_all = ["check", "folders"])]
+    apply: bool,
+    /// The folders, such as crds
+    #[arg(required_unless_present = "apply")]
+    folders: Vec<PathBuf>,
 }
 
-/// Writes the definitions into the folder, or compares; files that are none of them are removed, or reported.
-pub fn run(args: &GenerateArgs) -> ExitCode {
-    match differences(&args.folder, args.check) {
+/// How long a cluster may take to know a definition.
+const ESTABLISHED: Duration = Duration::from_secs(60);
+
+/// Writes the definitions into each folder, or compares; files that are none of them are removed, or reported.
+pub async fn run(args: &GenerateArgs) -> ExitCode {
+    if args.apply {
+        return match apply().await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let all = args.folders.iter().map(|folder| differences(folder, args.check)).collect::<anyhow::Result<Vec<_>>>();
+    match all.map(|lists| lists.concat()) {
         Ok(differing) if args.check && !differing.is_empty() => {
             differing.iter().for_each(|file| eprintln!("{} is not what `make generate` writes", file.display()));
             ExitCode::FAILURE
@@ -32,6 +53,35 @@ pub fn run(args: &GenerateArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Applies the definitions, server-side: what stands in them is ours, whoever wrote it before.
+async fn apply() -> anyhow::Result<()> {
+    let client = Client::try_default().await.context("no cluster")?;
+    let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let definitions: Api<DynamicObject> = Api::all_with(client, &ApiResource::from_gvk(&kind));
+    for (file, text) in api::crds::files()? {
+        let definition: serde_json::Value = serde_yaml::from_str(&text).context(file)?;
+        let name = definition["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let params = PatchParams::apply("kubepbx-crds").force();
+        definitions.patch(&name, &params, &Patch::Apply(&definition)).await.with_context(|| name.clone())?;
+        let established = async {
+            while !is_established(&definitions.get(&name).await?.data) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(ESTABLISHED, established)
+            .await
+            .with_context(|| format!("{name} is not established"))??;
+        println!("{name}");
+    }
+    Ok(())
+}
+
+fn is_established(definition: &serde_json::Value) -> bool {
+    let conditions = definition["status"]["conditions"].as_array();
+    conditions.is_some_and(|list| list.iter().any(|c| c["type"] == "Established" && c["status"] == "True"))
 }
 
 /// The files that differ from what is generated; unless only asked to check, they are put right.
@@ -67,6 +117,15 @@ fn differences(folder: &Path, check: bool) -> anyhow::Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_definition_is_known_once_the_cluster_says_so() {
+        let with =
+            |status: &str| serde_json::json!({"status": {"conditions": [{"type": "Established", "status": status}]}});
+        assert!(
+            is_established(&with("True")) && !is_established(&with("False")) && !is_established(&serde_json::json!({}))
+        );
+    }
 
     #[test]
     fn writes_compares_and_removes() {

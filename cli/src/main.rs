@@ -70,6 +70,6 @@ fn main() -> ExitCode {
         Command::Phone { command } => runtime.block_on(phone::run(command)),
         Command::Ping(args) => runtime.block_on(ping::run(args)),
         Command::Supervise(args) => runtime.block_on(supervise::run(args)),
-        Command::Generate(args) => generate::run(&args),
+        Command::Generate(args) => runtime.block_on(generate::run(&args)),
     }
 }

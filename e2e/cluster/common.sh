@@ -26,9 +26,13 @@ until_ok() {
   done
 }
 
-# image_archive FOLDER NAME FILE: builds FOLDER's Containerfile without a daemon and writes the image to FILE.
-# Storage of its own, gone afterwards.
+# image_archive FOLDER NAME FILE: builds FOLDER's Containerfile and writes the image to FILE: without a daemon, in storage
+# of its own that is gone afterwards, or where there is no buildah by Docker.
 image_archive() (
+  if ! command -v buildah >/dev/null; then
+    docker build --quiet --tag "$2" --file "$1/Containerfile" "$1" >/dev/null && docker save --output "$3" "$2"
+    exit
+  fi
   storage=$(mktemp -d)
   export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
   buildah_() { buildah --root "$storage/root" --runroot "$storage/run" "$@"; }

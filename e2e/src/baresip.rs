@@ -6,7 +6,7 @@ use crate::spectrum::write_tone;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -26,6 +26,11 @@ impl Baresip {
     /// Starts one for this user, whose password is the user name, that sends a tone of `hz` and answers by itself.
     /// It registers every `regint` seconds; 0 never.
     pub fn start(server: SocketAddr, user: &str, hz: f64, regint: u32) -> Result<Self> {
+        Self::at(Ipv4Addr::LOCALHOST.into(), server, user, hz, regint)
+    }
+
+    /// The same at another address of its machine than loopback.
+    pub fn at(local: IpAddr, server: SocketAddr, user: &str, hz: f64, regint: u32) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let path = |name: &str| dir.path().join(name);
         write_tone(&path("tone.wav"), hz, 30)?;
@@ -37,7 +42,7 @@ impl Baresip {
         std::fs::write(path("contacts"), "")?;
         let here = dir.path().display();
         let config = format!(
-            "sip_listen 127.0.0.1:{sip}\nnet_interface 127.0.0.1\nctrl_tcp_listen 127.0.0.1:{control_port}\n\
+            "sip_listen {local}:{sip}\nnet_interface {local}\nctrl_tcp_listen 127.0.0.1:{control_port}\n\
              audio_source aufile,{here}/tone.wav\naudio_player aubridge,nil\naudio_alert aubridge,alert\n\
              ausrc_srate 8000\nauplay_srate 8000\nsnd_path {here}\nmodule_path /usr/lib/baresip/modules\n\
              module g711.so\nmodule aufile.so\nmodule aubridge.so\nmodule sndfile.so\n\

@@ -5,7 +5,10 @@
 
 pub mod baresip;
 pub mod forwarder;
+pub mod http;
+pub mod installation;
 pub mod netns;
+pub mod operator;
 pub mod pbx;
 pub mod phone;
 pub mod process;
@@ -13,6 +16,7 @@ pub mod sipp;
 pub mod spectrum;
 
 pub use baresip::Baresip;
+pub use installation::{Installation, Member, SERVICES};
 pub use pbx::{FIRST_CALL, Pbx};
 pub use phone::Phone;
 pub use process::{Process, eventually, free_port};

@@ -1,10 +1,10 @@
 //! The PBX under test: `kubepbx serve` on loopback.
 
+use crate::http;
 use crate::process::{Process, eventually, free_port, kubepbx, root};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -78,16 +78,7 @@ impl Pbx {
 
     /// The body of an HTTP GET.
     pub fn get(&self, path: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(self.http)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: pbx\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-        if !head.starts_with("HTTP/1.1 200") {
-            bail!("{path}: {head}");
-        }
-        Ok(body.to_owned())
+        http::get(self.http, path)
     }
 
     /// A view as JSON: `registrations`, `calls`, `dispatchers`.
@@ -109,14 +100,7 @@ impl Pbx {
 
     /// The sum of a metric over its labels. Fails where it does not stand.
     pub fn metric(&self, name: &str) -> Result<f64> {
-        let text = self.get("/metrics")?;
-        let of = |line: &str| {
-            let rest = line.strip_prefix(name)?;
-            (rest.starts_with(['{', ' '])).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
-        };
-        let values: Vec<f64> = text.lines().filter_map(of).collect();
-        ensure!(!values.is_empty(), "no metric {name}");
-        Ok(values.iter().sum())
+        http::metric(&self.get("/metrics")?, name)
     }
 
     /// Waits until so many contacts are registered.

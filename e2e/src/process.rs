@@ -19,22 +19,30 @@ pub fn tool(name: &str) -> Result<PathBuf> {
     found.with_context(|| format!("{name} is not installed: run `make tools`"))
 }
 
-/// The `kubepbx` command, built from the tree as it is now, beside this test on the same build tree.
+/// The `kubepbx` command.
 pub fn kubepbx() -> Result<PathBuf> {
+    program("kubepbx")
+}
+
+/// A program of ours, built from the tree as it is now, beside this test on the same build tree.
+pub fn program(name: &str) -> Result<PathBuf> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let build = || -> Result<PathBuf> {
         let test = std::env::current_exe()?;
         let dir = test.parent().and_then(Path::parent).context("the test binary stands outside a target folder")?;
+        let packages = ["kubepbx"].into_iter().chain(crate::SERVICES).flat_map(|name| ["-p", name]);
         let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--release", "--locked", "--quiet", "-p", "kubepbx"])
+            .args(["build", "--release", "--locked", "--quiet", "--bins"])
+            .args(packages)
             .current_dir(root())
             .status()?;
         if !status.success() {
-            bail!("kubepbx does not build");
+            bail!("the programs do not build");
         }
-        Ok(dir.join("kubepbx"))
+        Ok(dir.to_owned())
     };
-    BUILT.get_or_init(|| build().map_err(|e| format!("{e:#}"))).clone().map_err(anyhow::Error::msg)
+    let built = BUILT.get_or_init(|| build().map_err(|e| format!("{e:#}"))).clone();
+    built.map(|dir| dir.join(name)).map_err(anyhow::Error::msg)
 }
 
 /// The root of the repository.

@@ -39,9 +39,9 @@ pub enum PhoneCommand {
 /// Arguments of `kubepbx phone`.
 #[derive(Debug, Clone, Args)]
 pub struct PhoneArgs {
-    /// The PBX: ADDR:PORT
+    /// The PBX: HOST:PORT
     #[arg(long)]
-    server: SocketAddr,
+    server: String,
     /// User of the account
     #[arg(long)]
     user: String,
@@ -54,6 +54,12 @@ pub struct PhoneArgs {
     /// What to send: tone:HZ or a WAV file (silence when absent)
     #[arg(long)]
     play: Option<Play>,
+    /// Fail unless each call heard this tone: tone:HZ
+    #[arg(long)]
+    hear: Option<Play>,
+    /// Begin again, each second, for at most so many seconds while it fails: what it calls may still be coming up
+    #[arg(long)]
+    retry: Option<f64>,
     /// Record what was heard into this WAV file (of the first call)
     #[arg(long)]
     record: Option<PathBuf>,
@@ -102,7 +108,18 @@ pub async fn run(command: PhoneCommand) -> ExitCode {
         PhoneCommand::Answer(args) => (Mode::Answer, args),
         PhoneCommand::Register(args) => (Mode::Register, args),
     };
-    match drive(mode, args).await {
+    let end = args.retry.map(|seconds| tokio::time::Instant::now() + Duration::from_secs_f64(seconds));
+    let mut done = drive(mode, args.clone()).await;
+    while !done.as_ref().is_ok_and(Report::ok) && end.is_some_and(|end| tokio::time::Instant::now() < end) {
+        match &done {
+            Ok(report) if report.gave_up => break,
+            Ok(report) => eprintln!("{}", report.to_json()),
+            Err(error) => eprintln!("kubepbx phone: {error:#}"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        done = drive(mode, args.clone()).await;
+    }
+    match done {
         Ok(report) => {
             println!("{}", report.to_json());
             if report.ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -157,22 +174,26 @@ async fn drive(mode: Mode, args: PhoneArgs) -> anyhow::Result<Report> {
     }
     let clock = runtime::Clock::new();
     let mut rng = runtime::entropy();
-    let socket = route_to(args.server).await?;
-    let local = socket.local_addr()?;
-    let account = Account {
-        server: args.server,
-        user: args.user.clone(),
-        password: args.password.clone(),
-        local,
-        expires: args.expires,
+    let hear = match args.hear {
+        None => None,
+        Some(Play::Tone(hz)) => Some(hz),
+        Some(Play::Samples(_)) => bail!("--hear takes a tone: tone:HZ"),
     };
+    let server = match tokio::net::lookup_host(&args.server).await.with_context(|| args.server.clone())?.next() {
+        Some(server) => server,
+        None => bail!("{} has no address", args.server),
+    };
+    let socket = route_to(server).await?;
+    let local = socket.local_addr()?;
+    let account =
+        Account { server, user: args.user.clone(), password: args.password.clone(), local, expires: args.expires };
     let (finished, mut audio_done) = mpsc::channel(args.calls.max(1));
     let mut phone = Phone {
         ua: Ua::new(account, &mut rng),
         mode,
         local: local.ip(),
         calls: HashMap::new(),
-        report: Report::new(mode == Mode::Register),
+        report: Report::new(mode == Mode::Register, hear),
         begun: 0,
         finished,
         closing: HashMap::new(),

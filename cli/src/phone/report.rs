@@ -32,18 +32,27 @@ pub(crate) struct Report {
     pub calls: Vec<CallReport>,
     #[serde(skip)]
     only_registers: bool,
+    /// The tone that each call has to have heard, in Hz.
+    #[serde(skip)]
+    hear: Option<f64>,
 }
 
 impl Report {
-    pub(crate) fn new(only_registers: bool) -> Self {
-        Self { registered: None, gave_up: false, calls: Vec::new(), only_registers }
+    pub(crate) fn new(only_registers: bool, hear: Option<f64>) -> Self {
+        Self { registered: None, gave_up: false, calls: Vec::new(), only_registers, hear }
     }
 
     /// True if everything that was asked for happened.
     pub(crate) fn ok(&self) -> bool {
         let registered = self.registered.is_none_or(|status| status == 200);
         let called = self.only_registers || !self.calls.is_empty();
-        !self.gave_up && registered && called && self.calls.iter().all(|c| c.status == 200 && c.setup_ms.is_some())
+        !self.gave_up && registered && called && self.calls.iter().all(|c| self.went_well(c))
+    }
+
+    fn went_well(&self, call: &CallReport) -> bool {
+        let heard = call.audio.as_ref().and_then(|audio| audio.tone_hz);
+        let as_wished = self.hear.is_none_or(|hz| heard.is_some_and(|heard| (heard - hz).abs() <= hz / 50.0));
+        call.status == 200 && call.setup_ms.is_some() && as_wished
     }
 
     pub(crate) fn to_json(&self) -> String {
@@ -72,14 +81,27 @@ mod tests {
             ("cancelled before the answer", false, None, false, vec![call(200, None)], false),
             ("patience ran out", false, None, true, vec![good()], false),
         ] {
-            let report = Report { registered, gave_up, calls, only_registers };
+            let report = Report { registered, gave_up, calls, only_registers, hear: None };
             assert_eq!(report.ok(), ok, "{what}");
         }
     }
 
     #[test]
+    fn a_tone_that_was_not_heard_is_a_failure_where_one_is_asked_for() {
+        for (heard, ok) in [(Some(440.0), true), (Some(446.0), true), (Some(460.0), false), (None, false)] {
+            let mut report = Report::new(false, Some(440.0));
+            let audio = AudioReport { tone_hz: heard, ..AudioReport::default() };
+            report.calls.push(CallReport { audio: Some(audio), ..call(200, Some(5.0)) });
+            assert_eq!(report.ok(), ok, "{heard:?}");
+        }
+        let mut silent = Report::new(false, Some(440.0));
+        silent.calls.push(call(200, Some(5.0)));
+        assert!(!silent.ok());
+    }
+
+    #[test]
     fn scripts_find_one_flat_object_a_call() {
-        let mut report = Report::new(false);
+        let mut report = Report::new(false, None);
         let audio =
             AudioReport { packets_received: 500, packets_lost: 2, tone_hz: Some(440.0), ..AudioReport::default() };
         report.calls.push(CallReport { audio: Some(audio), ringing_ms: None, ..call(200, Some(12.5)) });

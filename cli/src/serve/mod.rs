@@ -13,7 +13,7 @@ use contract::config::RegistrarEntry;
 use runtime::admin::{self, AdminState};
 use runtime::source::MemorySource;
 use runtime::store::memory::MemoryStore;
-use runtime::{Deps, Environment, Running};
+use runtime::{Deps, Drain, Environment, Running};
 use serde::Serialize;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -22,7 +22,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 
 use follow::Sources;
 use relay::Relay;
@@ -40,7 +39,7 @@ pub struct ServeArgs {
     #[arg(long)]
     rtp_address: Option<IpAddr>,
     /// Ports of RTP
-    #[arg(long, value_parser = port_range, default_value = "30000-39999")]
+    #[arg(long, value_parser = media::config::port_range, default_value = "30000-39999")]
     rtp_ports: RangeInclusive<u16>,
     /// Where /livez, /readyz, /metrics and /v1/... are served
     #[arg(long, default_value = "127.0.0.1:8080")]
@@ -60,16 +59,6 @@ pub struct ServeArgs {
     /// What is logged (KUBEPBX_LOG overrides): warn, info, router=debug,info, ...
     #[arg(long, default_value = "info")]
     log: String,
-}
-
-fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let (from, to) = text.split_once('-').ok_or("write FROM-TO")?;
-    let port = |s: &str| s.trim().parse::<u16>().map_err(|_| format!("{s:?} is not a port"));
-    let (from, to) = (port(from)?, port(to)?);
-    if from == 0 || to <= from {
-        return Err("write FROM-TO, FROM at least 1 and TO above it".into());
-    }
-    Ok(from..=to)
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -147,23 +136,20 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     };
 
     let rtp_address = args.rtp_address.unwrap_or(args.sip.ip());
-    let (timeout, timeout_held) = relay::timeouts(&sources.media.snapshot());
     let config = media::Config {
         rtp_address,
         advertise: media_address(args.advertise.as_deref()),
+        inside: Some(beside(rtp_address)),
         ports: args.rtp_ports.clone(),
-        timeout,
-        timeout_held,
         ..media::Config::default()
     };
-    let mut relay = media::build(config).await.context("media")?;
-    let (tell, media_events) = mpsc::channel(4096);
-    let mut events = std::mem::replace(&mut relay.events, mpsc::channel(1).1);
-    let handle = relay.handle.clone();
+    // The relay takes what it is asked for as long as calls go on: only the router drains.
+    let relay_deps = Deps { drain: Drain::new(), ..deps(&env, &sources.media) };
+    let (relay, handle) = media::serve(config, relay_deps).await.context("media")?;
 
     let mut config = registrar::Config::default();
     config.settings.own_hosts = own_hosts(args.sip, args.advertise.as_deref());
-    let mut parts = vec![registrar::build(config, deps(&env, &sources.registrar)).context("registrar")?];
+    let mut parts = vec![relay, registrar::build(config, deps(&env, &sources.registrar)).context("registrar")?];
 
     let sounds = args.sounds.clone().or_else(|| args.paths.iter().find(|p| p.is_dir()).cloned());
     let config = conference::Config {
@@ -175,26 +161,13 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
 
     let drain_limit = Duration::from_secs(args.drain);
     let config = router::Config { drain_limit, ..router::Config::default() };
-    let control = Arc::new(Relay(handle.clone()));
-    let router_deps = deps(&env, &sources.router);
-    parts.push(router::build(config, router_deps, control, media_events).context("router")?);
+    parts.push(router::build(config, deps(&env, &sources.router), Arc::new(Relay(handle))).context("router")?);
 
     let listeners = vec![(Transport::Udp, args.sip), (Transport::Tcp, args.sip)];
     let config = balancer::Config { listeners, advertise: args.advertise.clone(), ..balancer::Config::default() };
     parts.push(balancer::build(config, deps(&env, &sources.balancer)).context("balancer")?);
 
     let mut own = Running::new();
-    own.spawn("media events", async move {
-        while let Some(event) = events.recv().await {
-            if tell.send(event.event).await.is_err() {
-                break;
-            }
-        }
-        Ok(())
-    });
-    let media_source = sources.media.subscribe(runtime::entropy::process_id());
-    own.spawn("media settings", relay::follow(handle.clone(), media_source));
-    own.spawn("media metrics", relay::measure(handle, env.metrics.clone()));
     let views = parts.iter().flat_map(|p| p.views.clone()).collect();
     let state = AdminState { health: env.health.clone(), metrics: env.metrics.clone(), views };
     let (http, server) = admin::serve(args.http, state).await.with_context(|| format!("http {}", args.http))?;
@@ -226,7 +199,6 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         part.shutdown().await;
     }
     own.shutdown().await;
-    relay.shutdown().await;
     match failed {
         Some(error) => Err(error),
         None => Ok(ExitCode::SUCCESS),

@@ -82,7 +82,7 @@ pub fn set(
 }
 
 /// Wall time in whole seconds as `2026-11-23T21:52:46Z`.
-fn rfc3339(wall: Duration) -> String {
+pub fn rfc3339(wall: Duration) -> String {
     let seconds = wall.as_secs();
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
     // Years are counted from March, so that the leap day is the last one of a year; 719,468 days before 1970 began year 0.

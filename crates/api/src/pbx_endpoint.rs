@@ -23,6 +23,7 @@ use crate::conditions::Condition;
     doc = "A phone or a trunk, in Asterisk's words: its endpoint, auth, aor and identify sections in one.",
     printcolumn(name = "Context", type_ = "string", json_path = ".spec.context"),
     printcolumn(name = "Username", type_ = "string", json_path = ".spec.auth.username"),
+    printcolumn(name = "Registered", type_ = "boolean", json_path = ".status.registered"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -222,4 +223,17 @@ pub struct PbxEndpointStatus {
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+
+    /// Whether a phone is registered as this endpoint. Left out while nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered: Option<bool>,
+
+    /// How many contacts are registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contacts: Option<u32>,
+
+    /// Since when: the oldest of its registrations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub registered_since: Option<String>,
 }

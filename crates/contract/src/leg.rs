@@ -17,6 +17,20 @@ pub struct LegToken {
 
 const PURPOSE: &str = "leg";
 
+/// How many characters at the front of a leg's id it shares with all legs of its call.
+const FAMILY: usize = 16;
+
+/// The id of a new leg of this call: the front of the call's id, then `own`, which no other leg of the call has.
+pub fn leg_id(call: &str, own: &str) -> String {
+    format!("{}{own}", family(call))
+}
+
+/// What the survivors of a router divide its legs by: the same for a call's id and the ids of all its legs, so that the
+/// two sides of a bridge come to one process.
+pub fn family(id: &str) -> &str {
+    id.get(..FAMILY).unwrap_or(id)
+}
+
 impl LegToken {
     /// The token: `L` and base64url, legal in a URI's user part.
     pub fn seal(&self, keys: &KeyRing) -> String {
@@ -47,6 +61,17 @@ impl LegToken {
 mod tests {
     use super::*;
     use crate::InstallationKey;
+
+    #[test]
+    fn legs_of_a_call_are_one_family_and_fit_a_token() {
+        let call = "0123456789abcdef0011223344556677";
+        let leg = leg_id(call, "8899aabbccddeeff");
+        assert_eq!((leg.len(), family(&leg), family(call)), (32, "0123456789abcdef", "0123456789abcdef"));
+        assert_eq!(family("leg-1"), "leg-1");
+        let keys = KeyRing::new(InstallationKey::new(1, [1; 32]));
+        let token = LegToken { process: ProcessId(9), leg };
+        assert_eq!(LegToken::open(&token.seal(&keys), &keys), Some(token));
+    }
 
     #[test]
     fn a_leg_token_reads_back_only_with_the_key() {

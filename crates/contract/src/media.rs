@@ -35,4 +35,6 @@ pub enum MediaEventKind {
     },
     /// The session is gone.
     Ended,
+    /// The relay goes down soon: the session is to be had elsewhere.
+    Draining,
 }

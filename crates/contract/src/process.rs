@@ -20,6 +20,10 @@ pub enum Service {
 }
 
 impl Service {
+    /// All of them.
+    pub const ALL: [Service; 5] =
+        [Service::Balancer, Service::Registrar, Service::Router, Service::Media, Service::Conference];
+
     /// The name as in labels, store keys and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

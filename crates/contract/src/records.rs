@@ -2,18 +2,56 @@
 //! ports; a call runs the dialplan on a leg; a bridge joins legs.
 
 use crate::process::ProcessId;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// The schema number of the records in this file.
 pub const SCHEMA: u32 = 1;
 
 /// Who owns a record, and how often it changed hands. A process that lost the epoch only forwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Owner {
     /// The owning process.
     pub process: ProcessId,
     /// Raised by every takeover.
     pub epoch: u64,
+}
+
+impl Owner {
+    /// The owner after `process` took the record over.
+    pub fn taken_by(self, process: ProcessId) -> Self {
+        Self { process, epoch: self.epoch.saturating_add(1) }
+    }
+}
+
+/// A record's name, and who owns it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// `leg`, `call` or `bridge`.
+    pub kind: String,
+    /// The record's id.
+    pub id: String,
+    /// Its owner.
+    pub owner: Owner,
+}
+
+/// A record as a store holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name and owner.
+    pub key: Key,
+    /// JSON.
+    pub value: Bytes,
+}
+
+/// What a process should know of a store that it wrote to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Another number after the store lost what it held.
+    pub incarnation: u64,
+    /// How many records others took from the process.
+    pub taken: u64,
 }
 
 /// A dialog as RFC 3261 12 has it, in a form to store.
@@ -49,6 +87,17 @@ pub enum Direction {
     Outbound,
 }
 
+/// The session timer of a leg (RFC 4028).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    /// Seconds.
+    pub interval: u64,
+    /// We refresh; else they do.
+    pub ours: bool,
+    /// Unix seconds of the last refresh.
+    pub since: u64,
+}
+
 /// One leg.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LegRecord {
@@ -74,6 +123,42 @@ pub struct LegRecord {
     pub bridge: Option<String>,
     /// Unix seconds of its answer.
     pub answered_at: u64,
+    /// The relay that has its ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<ProcessId>,
+    /// Unix seconds of this record: what is older than a transaction lasts is settled.
+    #[serde(default)]
+    pub saved_at: u64,
+    /// Where its signalling comes from or goes to outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<IpAddr>,
+    /// Codecs of its endpoint; none allow all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub codecs: Vec<String>,
+    /// `remote_sdp` was an offer that `local_sdp` answered.
+    #[serde(default)]
+    pub said_offer: bool,
+    /// The other side's Session-ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_session: Option<String>,
+    /// Its session timer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionRecord>,
+    /// The least session interval that it accepts, in seconds.
+    #[serde(default)]
+    pub min_se: u32,
+    /// It takes UPDATE.
+    #[serde(default)]
+    pub allows_update: bool,
+    /// CSeq number of our last INVITE on it: its 2xx may lack our ACK.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invite: Option<u32>,
+    /// What it has to be told yet, by a re-INVITE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owed: Option<String>,
+    /// Our 2xx made an offer: the answer in the ACK is for this leg, whose 2xx waits for our ACK.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<String>,
 }
 
 /// One call: the dialplan running on a leg.
@@ -95,6 +180,30 @@ pub struct CallRecord {
     pub step: usize,
     /// Unix seconds of its start.
     pub started_at: u64,
+    /// The calling endpoint.
+    #[serde(default)]
+    pub endpoint: String,
+    /// The number that callees see.
+    #[serde(default)]
+    pub caller_number: String,
+    /// The name that callees see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller_name: Option<String>,
+    /// What the far leg in its bridge is there for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub far: Option<Far>,
+}
+
+/// Why a call has a far leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Far {
+    /// The dial step: the call ends with it.
+    Dial,
+    /// The answer step: the plan goes on at once.
+    Answer,
+    /// Playback or echo: the plan goes on when the far leg ends.
+    Play,
 }
 
 /// One bridge.

@@ -8,6 +8,8 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use axum::serve::Listener;
+use std::fmt::Debug;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -37,6 +39,15 @@ pub async fn serve(
 ) -> io::Result<(SocketAddr, impl Future<Output = anyhow::Result<()>> + Send + 'static)> {
     let listener = TcpListener::bind(addr).await?;
     let local = listener.local_addr()?;
+    Ok((local, on(listener, state)))
+}
+
+/// Serves on what is bound already.
+pub async fn on<L>(listener: L, state: AdminState) -> anyhow::Result<()>
+where
+    L: Listener,
+    L::Addr: Debug,
+{
     let app = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -44,7 +55,7 @@ pub async fn serve(
         .route("/v1", get(names))
         .route("/v1/{view}", get(view))
         .with_state(Arc::new(state));
-    Ok((local, async move { Ok(axum::serve(listener, app).await?) }))
+    Ok(axum::serve(listener, app).await?)
 }
 
 async fn livez(State(state): State<Arc<AdminState>>) -> Response {

@@ -35,6 +35,16 @@ pub fn random() -> KeyRing {
     KeyRing::new(InstallationKey::new(1, bytes))
 }
 
+/// The text of a file with one new random key.
+///
+/// # Errors
+/// When it cannot be written as JSON, which its type rules out.
+pub fn fresh() -> serde_json::Result<Vec<u8>> {
+    let ring = random();
+    let key = StoredKey { id: ring.current().id, key: to_hex(ring.current().bytes()) };
+    serde_json::to_vec_pretty(&Stored { schema: 1, current: key, previous: Vec::new() })
+}
+
 /// The keys in `dir/keys.json`; made (mode 0600) if there is no such file. A file that cannot be understood is an
 /// error and stays as it is: with other keys every phone's Path would be void.
 pub fn load_or_make(dir: &Path) -> anyhow::Result<KeyRing> {
@@ -43,12 +53,9 @@ pub fn load_or_make(dir: &Path) -> anyhow::Result<KeyRing> {
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            let ring = random();
-            let key = StoredKey { id: ring.current().id, key: to_hex(ring.current().bytes()) };
-            let stored = Stored { schema: 1, current: key, previous: Vec::new() };
-            let text = serde_json::to_vec_pretty(&stored)?;
+            let text = fresh()?;
             state::write_atomic(&path, &text).with_context(|| format!("{} cannot be written", path.display()))?;
-            return Ok(ring);
+            return parse(&text);
         }
         Err(e) => return Err(e).with_context(|| format!("{} cannot be read", path.display())),
     };
@@ -58,6 +65,13 @@ pub fn load_or_make(dir: &Path) -> anyhow::Result<KeyRing> {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     }
     parse(&text).with_context(|| format!("{} holds no keys; move it away to have new ones made", path.display()))
+}
+
+/// The keys in `dir/keys.json`, which another made: a mounted Secret. Nothing is written.
+pub fn load(dir: &Path) -> anyhow::Result<KeyRing> {
+    let path = dir.join(FILE);
+    let text = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    parse(&text).with_context(|| format!("{} holds no keys", path.display()))
 }
 
 fn parse(text: &[u8]) -> anyhow::Result<KeyRing> {
@@ -99,6 +113,10 @@ mod tests {
         let path = state.join(FILE);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let read = load(&state).unwrap();
+        assert_eq!(one.current().bytes(), read.current().bytes());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert!(load(dir.path()).is_err() && !dir.path().join(FILE).exists());
         let two = load_or_make(&state).unwrap();
         assert_eq!(one.current().bytes(), two.current().bytes());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

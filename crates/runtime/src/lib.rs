@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod clock;
 pub mod deps;
+pub mod discovery;
 pub mod drain;
 pub mod entropy;
 pub mod health;
@@ -17,6 +18,8 @@ pub mod lookups;
 pub mod media;
 pub mod mesh;
 pub mod metrics;
+pub mod ng;
+pub mod process;
 pub mod running;
 pub mod source;
 pub mod state;

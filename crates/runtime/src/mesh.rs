@@ -1,16 +1,27 @@
-//! The mesh: inside hops and peers within one process, in memory. Queues are bounded.
+//! The mesh: inside hops and peers. Members of one process reach each other in memory, those of others over TCP
+//! ([`Mesh::listen`]). Queues are bounded; sending never waits.
+
+mod link;
+mod wire;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use contract::hop::Inside;
+use contract::media::MediaEvent;
 use contract::peers::{Peer, PeerState, Peers};
-use contract::{ProcessId, Service};
+use contract::{KeyRing, ProcessId, Service};
+use futures::future::BoxFuture;
+use link::Links;
 use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-/// Messages that wait for one member, unless said otherwise.
+/// Messages that wait for one member, or to be sent to one process, unless said otherwise.
 pub const QUEUE: usize = 4096;
 
 /// Why an inside message was not queued.
@@ -24,24 +35,110 @@ pub enum HopError {
     Full,
 }
 
+/// What goes from one process to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parcel {
+    /// A whole SIP message.
+    Sip(Bytes),
+    /// What a relay saw.
+    Event(MediaEvent),
+}
+
+impl Parcel {
+    /// About how much memory it takes, in bytes.
+    fn size(&self) -> usize {
+        match self {
+            Parcel::Sip(bytes) => bytes.len(),
+            Parcel::Event(event) => 128 + event.call.len() + event.tag.as_ref().map_or(0, String::len),
+        }
+    }
+}
+
+/// What was queued for a process elsewhere and then, as far as is known, not taken there: the process could not be
+/// reached, the connection was lost, or its peer record is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsent {
+    /// Whom it was for.
+    pub to: ProcessId,
+    /// What it was.
+    pub parcel: Parcel,
+}
+
 #[derive(Debug, Clone)]
 struct Inbox {
-    sender: mpsc::Sender<Inside>,
+    messages: mpsc::Sender<Inside>,
+    events: mpsc::Sender<(ProcessId, MediaEvent)>,
+    unsent: mpsc::Sender<Unsent>,
+    service: Service,
     /// Tells two joins under one name apart.
     join: u64,
+}
+
+/// How other processes know and reach this one.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    /// Where it listens for inside hops; port 0 takes any free one.
+    pub address: SocketAddr,
+    /// Proves who is who.
+    pub keys: Arc<KeyRing>,
+    /// The pod that it runs in; empty outside a cluster.
+    pub pod: String,
+    /// Where its views are served.
+    pub admin: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
 struct Shared {
     inboxes: ArcSwap<HashMap<ProcessId, Inbox>>,
-    /// Serialises joins and leaves.
+    /// Serialises joins, leaves and what is learned.
     change: Mutex<u64>,
     peers: watch::Sender<Arc<Peers>>,
     overflows: AtomicU64,
+    /// Connections refused to who could not prove that it belongs here.
+    strangers: AtomicU64,
     queue: usize,
+    outside: OnceLock<Reach>,
+    links: Mutex<Links>,
 }
 
-/// All members of one process. Clones are the same mesh.
+impl Shared {
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues, or counts that there was no room.
+    fn offer<T>(&self, queue: &mpsc::Sender<T>, item: T) -> Result<(), HopError> {
+        queue.try_send(item).map_err(|e| match e {
+            mpsc::error::TrySendError::Closed(_) => HopError::Gone,
+            mpsc::error::TrySendError::Full(_) => {
+                self.overflows.fetch_add(1, Ordering::Relaxed);
+                HopError::Full
+            }
+        })
+    }
+
+    /// Tells a member what was not taken. One that does not listen misses it.
+    fn unsent(&self, inbox: &Inbox, unsent: Unsent) {
+        _ = self.offer(&inbox.unsent, unsent);
+    }
+
+    fn send(self: &Arc<Self>, from: (ProcessId, Service), to: ProcessId, parcel: Parcel) -> Result<(), HopError> {
+        let inboxes = self.inboxes.load();
+        let Some(inbox) = inboxes.get(&to) else {
+            let sent = link::send(self, from, to, parcel);
+            if sent == Err(HopError::Full) {
+                self.overflows.fetch_add(1, Ordering::Relaxed);
+            }
+            return sent;
+        };
+        match parcel {
+            Parcel::Sip(bytes) => self.offer(&inbox.messages, Inside { from: from.0, service: from.1, bytes }),
+            Parcel::Event(event) => self.offer(&inbox.events, (from.0, event)),
+        }
+    }
+}
+
+/// The members of one process, and the way to those of others. Clones are the same mesh.
 #[derive(Debug, Clone)]
 pub struct Mesh {
     shared: Arc<Shared>,
@@ -60,33 +157,84 @@ impl Mesh {
             change: Mutex::new(0),
             peers: watch::Sender::new(Arc::default()),
             overflows: AtomicU64::new(0),
+            strangers: AtomicU64::new(0),
             queue: queue.max(1),
+            outside: OnceLock::new(),
+            links: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
 
+    /// Listens for other processes, and reaches those that [`Mesh::learn`] names, from now on. Once a mesh, before its
+    /// members join: their records say where they are reached. The future takes connections until it is dropped; then
+    /// those that were taken end.
+    ///
+    /// # Errors
+    /// An address that cannot be bound, or a mesh that listens already.
+    pub async fn listen(&self, reach: Reach) -> io::Result<(SocketAddr, BoxFuture<'static, anyhow::Result<()>>)> {
+        let listener = TcpListener::bind(reach.address).await?;
+        let address = listener.local_addr()?;
+        let outside = Reach { address, ..reach };
+        self.shared.outside.set(outside).map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))?;
+        Ok((address, Box::pin(link::accept(Arc::downgrade(&self.shared), listener))))
+    }
+
     /// Joins under `peer.process`; leaves when the member is dropped. Joining under a name that is taken replaces the
     /// older member, whose `recv` ends.
-    pub fn join(&self, peer: Peer) -> Member {
-        let (sender, inbox) = mpsc::channel(self.shared.queue);
+    pub fn join(&self, mut peer: Peer) -> Member {
+        if let Some(reach) = self.shared.outside.get() {
+            peer.address = reach.address.to_string();
+            peer.pod.clone_from(&reach.pod);
+            peer.admin = reach.admin;
+        }
+        let (messages, inbox) = mpsc::channel(self.shared.queue);
+        let (events, seen) = mpsc::channel(self.shared.queue);
+        let (unsent, returned) = mpsc::channel(self.shared.queue);
         let (process, service) = (peer.process, peer.service);
         let mut joins = self.shared.change.lock().unwrap_or_else(PoisonError::into_inner);
         *joins += 1;
         let join = *joins;
         let mut inboxes = HashMap::clone(&self.shared.inboxes.load());
-        inboxes.insert(process, Inbox { sender, join });
+        inboxes.insert(process, Inbox { messages, events, unsent, service, join });
         self.shared.inboxes.store(Arc::new(inboxes));
         self.edit(|peers| {
             peers.retain(|p| p.process != process);
             peers.push(peer);
         });
         drop(joins);
-        Member { process, service, inbox, handle: MemberHandle { mesh: self.clone(), process, service, join } }
+        let handle = MemberHandle { mesh: self.clone(), process, service, join };
+        Member { process, service, inbox, events: Some(seen), unsent: Some(returned), handle }
     }
 
-    /// The peers now and whenever they change.
+    /// The peers now and whenever they change: the members here, and what was learned of others.
     pub fn peers(&self) -> watch::Receiver<Arc<Peers>> {
         self.shared.peers.subscribe()
+    }
+
+    /// The records of the members here.
+    pub fn local(&self) -> Vec<Peer> {
+        let inboxes = self.shared.inboxes.load();
+        self.shared.peers.borrow().0.iter().filter(|p| inboxes.contains_key(&p.process)).cloned().collect()
+    }
+
+    /// Takes the records of all processes for true, those of members here excepted. Connections to processes that are no
+    /// longer among them end, and what they had not taken is told back.
+    pub fn learn(&self, all: Vec<Peer>) {
+        let _change = self.shared.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let inboxes = self.shared.inboxes.load();
+        let others: Vec<Peer> = all.into_iter().filter(|p| !inboxes.contains_key(&p.process)).collect();
+        let reached = |p: &Peer| p.address.parse().ok().map(|address| (p.process, address));
+        let addresses: HashMap<ProcessId, SocketAddr> = others.iter().filter_map(reached).collect();
+        let mut links = self.shared.links();
+        let before = std::mem::replace(&mut links.addresses, addresses);
+        let now = links.addresses.clone();
+        // One that was never among them may be new, and known here before its record is.
+        links.cut(|_, there| before.contains_key(&there) && !now.contains_key(&there));
+        drop(links);
+        self.edit(|peers| {
+            peers.retain(|p| inboxes.contains_key(&p.process));
+            peers.extend(others);
+        });
     }
 
     /// True while a member of this name is joined.
@@ -99,17 +247,22 @@ impl Mesh {
         self.shared.overflows.load(Ordering::Relaxed)
     }
 
-    /// Queues a message for a member; never waits.
+    /// How many connections were refused to who could not prove that it has the installation's key.
+    pub fn strangers(&self) -> u64 {
+        self.shared.strangers.load(Ordering::Relaxed)
+    }
+
+    /// Queues a message for a member here or elsewhere; never waits.
     pub fn send(&self, to: ProcessId, message: Inside) -> Result<(), HopError> {
-        let inboxes = self.shared.inboxes.load();
-        let inbox = inboxes.get(&to).ok_or(HopError::Gone)?;
-        inbox.sender.try_send(message).map_err(|e| match e {
-            mpsc::error::TrySendError::Closed(_) => HopError::Gone,
-            mpsc::error::TrySendError::Full(_) => {
-                self.shared.overflows.fetch_add(1, Ordering::Relaxed);
-                HopError::Full
-            }
-        })
+        self.shared.send((message.from, message.service), to, Parcel::Sip(message.bytes))
+    }
+
+    /// Waits until everything that was sent to other processes was taken or told back, but not longer than `limit`.
+    pub async fn flushed(&self, limit: Duration) {
+        let end = tokio::time::Instant::now() + limit;
+        while self.shared.links().busy() && tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Changes the list of peers as one step.
@@ -131,6 +284,7 @@ impl Mesh {
         if inboxes.get(&process).is_some_and(|i| i.join == join) {
             inboxes.remove(&process);
             self.shared.inboxes.store(Arc::new(inboxes));
+            self.shared.links().cut(|here, _| here == process);
             self.edit(|peers| peers.retain(|p| p.process != process));
         }
     }
@@ -150,6 +304,8 @@ pub struct Member {
     /// Its service.
     pub service: Service,
     inbox: mpsc::Receiver<Inside>,
+    events: Option<mpsc::Receiver<(ProcessId, MediaEvent)>>,
+    unsent: Option<mpsc::Receiver<Unsent>>,
     handle: MemberHandle,
 }
 
@@ -164,7 +320,19 @@ impl Member {
         self.inbox.try_recv().ok()
     }
 
-    /// Queues one SIP message for another process (or this one); never waits.
+    /// What relays tell this process, and which relay did: given once. What is not taken out in time is lost.
+    pub fn events(&mut self) -> mpsc::Receiver<(ProcessId, MediaEvent)> {
+        self.events.take().unwrap_or_else(|| mpsc::channel(1).1)
+    }
+
+    /// What this process sent that was not taken: given once. What is not taken out in time is lost. In memory nothing
+    /// comes back: there [`Member::send`] knows at once.
+    pub fn unsent(&mut self) -> mpsc::Receiver<Unsent> {
+        self.unsent.take().unwrap_or_else(|| mpsc::channel(1).1)
+    }
+
+    /// Queues one SIP message for another process (or this one); never waits. For one elsewhere this is no promise:
+    /// see [`Member::unsent`].
     pub fn send(&self, to: ProcessId, bytes: Bytes) -> Result<(), HopError> {
         self.handle.send(to, bytes)
     }
@@ -203,7 +371,12 @@ pub struct MemberHandle {
 impl MemberHandle {
     /// As [`Member::send`].
     pub fn send(&self, to: ProcessId, bytes: Bytes) -> Result<(), HopError> {
-        self.mesh.send(to, Inside { from: self.process, service: self.service, bytes })
+        self.mesh.shared.send((self.process, self.service), to, Parcel::Sip(bytes))
+    }
+
+    /// Queues an event for another process (or this one), as [`Member::send`] does with messages.
+    pub fn tell(&self, to: ProcessId, event: MediaEvent) -> Result<(), HopError> {
+        self.mesh.shared.send((self.process, self.service), to, Parcel::Event(event))
     }
 
     /// As [`Member::set_state`].

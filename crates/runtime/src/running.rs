@@ -17,7 +17,8 @@ pub type Views = BTreeMap<String, View>;
 pub struct Running {
     /// What it shows at `/v1/<name>`.
     pub views: Views,
-    tasks: JoinSet<(String, anyhow::Result<()>)>,
+    /// With whether the service is over when it ends well.
+    tasks: JoinSet<(String, bool, anyhow::Result<()>)>,
 }
 
 impl Running {
@@ -30,7 +31,14 @@ impl Running {
     /// service cannot go on.
     pub fn spawn(&mut self, name: &str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         let name = name.to_owned();
-        self.tasks.spawn(async move { (name, task.await) });
+        self.tasks.spawn(async move { (name, false, task.await) });
+    }
+
+    /// Spawns the task that says when the service is over: when it ends with `Ok`, [`Running::join`] aborts the others,
+    /// which would go on for ever.
+    pub fn spawn_main(&mut self, name: &str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let name = name.to_owned();
+        self.tasks.spawn(async move { (name, true, task.await) });
     }
 
     /// Adds a view: `make` is called for every request and gives JSON.
@@ -41,13 +49,17 @@ impl Running {
         self.views.insert(name.to_owned(), Arc::new(move || Box::pin(make())));
     }
 
-    /// Waits until all tasks have ended, or one has failed or panicked: then the others are aborted and the error,
-    /// which names the task, is returned.
+    /// Waits until all tasks or a main one have ended, or one has failed or panicked: then the others are aborted and
+    /// the error, which names the task, is returned.
     pub async fn join(&mut self) -> anyhow::Result<()> {
         while let Some(ended) = self.tasks.join_next().await {
             let failure = match ended {
-                Ok((_, Ok(()))) => continue,
-                Ok((name, Err(error))) => error.context(name),
+                Ok((_, false, Ok(()))) => continue,
+                Ok((_, true, Ok(()))) => {
+                    self.tasks.shutdown().await;
+                    return Ok(());
+                }
+                Ok((name, _, Err(error))) => error.context(name),
                 Err(gone) if gone.is_cancelled() => continue,
                 Err(panic) => anyhow::Error::new(panic),
             };
@@ -82,5 +94,15 @@ mod tests {
         let error = running.join().await.unwrap_err();
         assert_eq!(format!("{error:#}"), "listener: port taken");
         assert!(running.join().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_main_task_that_ends_ends_those_that_would_not() {
+        let mut running = Running::new();
+        running.spawn("endless", std::future::pending());
+        running.spawn("short", async { Ok(()) });
+        running.spawn_main("main", async { Ok(()) });
+        assert!(running.join().await.is_ok());
+        assert_eq!(running.tasks.len(), 0);
     }
 }

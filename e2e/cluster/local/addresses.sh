@@ -5,8 +5,9 @@
 
 # `state` is the folder of the running cluster (run).
 door=127.0.0.1:${KUBEPBX_CLUSTER_PORT:-16443}
-# Everything that the machine shares (namespaces, control groups) is named by this.
-prefix=kpbx
+# Everything that the machine shares (namespaces, control groups) is named by this: another name, port and state folder
+# make a second cluster beside the first.
+prefix=${KUBEPBX_CLUSTER_PREFIX:-kpbx}
 
 lan=172.31.0.0/24
 lan_gateway=172.31.0.1

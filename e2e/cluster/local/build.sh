@@ -3,6 +3,9 @@
 # by what it is made from. A folder appears there whole (renamed when all of it is done) or not at all.
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kubepbx/cluster
+# The oldest Go that builds all of them, and the one to get where there is an older one only.
+go_oldest=1.26
+go_version=1.26.8
 kubernetes_version=1.34.4
 coredns_version=1.12.1
 helm_version=4.3.1
@@ -11,6 +14,7 @@ helm_version=4.3.1
 made_from() { (cd "$here/local/$1" && sha256sum -- * | sha256sum | cut -c1-8); }
 
 # Where each is; `build` puts it there.
+go_home() { echo "$cache/go-$go_version"; }
 kubernetes_home() { echo "$cache/kubernetes-$kubernetes_version-$(made_from kubernetes)"; }
 coredns_home() { echo "$cache/coredns-$coredns_version"; }
 helm_home() { echo "$cache/helm-$helm_version"; }
@@ -28,22 +32,49 @@ built() {
   [ -d "$home" ]
 }
 
+all_built() {
+  local home
+  for home in "$(kubernetes_home)" "$(coredns_home)" "$(helm_home)" "$(pause_home)" "$(door_home)"; do
+    [ -d "$home" ] || return 1
+  done
+}
+
 # Two builds of one machine wait for each other.
 build() {
+  ! all_built || return 0
   mkdir -p "$cache"
   (
     flock 9
+    chmod -fR u+w "$cache"/.half-* || true
     rm -rf "$cache"/.half-*
+    go_new_enough || built "$(go_home)" make_go
     built "$(door_home)" make_door
     built "$(pause_home)" make_pause
     built "$(coredns_home)" make_coredns
-    built "$(helm_home)" make_helm
     built "$(kubernetes_home)" make_kubernetes
+    built "$(helm_home)" make_helm
   ) 9>"$cache/.lock"
 }
 
+go_new_enough() { printf 'go%s\n%s\n' "$go_oldest" "$(cd / && go env GOVERSION)" | sort --version-sort --check=quiet; }
+
+# Any Go brings a newer one: it is a module like others, checked against Go's sums.
+make_go() {
+  local module
+  module=golang.org/toolchain@v0.0.1-go$go_version.$(go env GOOS)-$(go env GOARCH)
+  module=$(cd / && go mod download -json "$module" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+  cp -r "$module/." "$1"
+  # Modules hold no programs: it says so itself to those that know it.
+  chmod -R u+w "$1"
+  chmod +x "$1"/bin/* "$1"/pkg/tool/*/*
+}
+
 # Gently: what builds beside this shall go on. Static: images FROM scratch can hold it.
-go_() { env GOFLAGS="${GOFLAGS:-} -p=2 -trimpath" CGO_ENABLED=0 nice -n 10 go "$@"; }
+go_() {
+  local go=go
+  go_new_enough || go=$(go_home)/bin/go
+  env GOFLAGS="${GOFLAGS:-} -p=2 -trimpath" CGO_ENABLED=0 nice -n 5 "$go" "$@"
+}
 
 make_door() { go_ -C "$here/local/door" build -ldflags '-s -w' -o "$1/door" .; }
 

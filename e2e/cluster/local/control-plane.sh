@@ -11,7 +11,20 @@ control_plane_up() {
   daemon cp etcd etcd --data-dir "$state/etcd" --unsafe-no-fsync --logger zap --log-level warn \
     --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
     --listen-peer-urls http://127.0.0.1:2380
-  daemon cp apiserver "$bin/kube-apiserver" \
+  apiserver_up
+  daemon machine door "$(door_home)/door" "$door" "$(netns cp)" "${address[cp]}:6443"
+  until_ok 120 kubectl_ get --raw /readyz
+  daemon cp controller-manager "$bin/kube-controller-manager" --kubeconfig "$certs/controller-manager.kubeconfig" \
+    --leader-elect=false --use-service-account-credentials --root-ca-file "$certs/ca.crt" \
+    --service-account-private-key-file "$certs/service-accounts.key" \
+    --cluster-cidr "$pods" --service-cluster-ip-range "$services" \
+    --cluster-signing-cert-file "$certs/ca.crt" --cluster-signing-key-file "$certs/ca.key"
+  daemon cp scheduler "$bin/kube-scheduler" --kubeconfig "$certs/scheduler.kubeconfig" --leader-elect=false
+  dns_up
+}
+
+apiserver_up() {
+  daemon cp apiserver "$(kubernetes_home)/kube-apiserver" \
     --etcd-servers http://127.0.0.1:2379 \
     --advertise-address "${address[cp]}" --secure-port 6443 \
     --tls-cert-file "$certs/apiserver.crt" --tls-private-key-file "$certs/apiserver.key" \
@@ -23,15 +36,17 @@ control_plane_up() {
     --kubelet-preferred-address-types InternalIP --kubelet-certificate-authority "$certs/ca.crt" \
     --kubelet-client-certificate "$certs/apiserver-to-kubelet.crt" \
     --kubelet-client-key "$certs/apiserver-to-kubelet.key"
-  daemon machine door "$(door_home)/door" "$door" "$(netns cp)" "${address[cp]}:6443"
+}
+
+# Ends it without a word, as a crash would, and starts it again.
+apiserver_again() {
+  local pid
+  pid=$(pid_of apiserver)
+  kill -KILL "$pid"
+  until_ok 10 gone "$pid"
+  rm "$state/pids/apiserver"
+  apiserver_up
   until_ok 120 kubectl_ get --raw /readyz
-  daemon cp controller-manager "$bin/kube-controller-manager" --kubeconfig "$certs/controller-manager.kubeconfig" \
-    --leader-elect=false --use-service-account-credentials --root-ca-file "$certs/ca.crt" \
-    --service-account-private-key-file "$certs/service-accounts.key" \
-    --cluster-cidr "$pods" --service-cluster-ip-range "$services" \
-    --cluster-signing-cert-file "$certs/ca.crt" --cluster-signing-key-file "$certs/ca.key"
-  daemon cp scheduler "$bin/kube-scheduler" --kubeconfig "$certs/scheduler.kubeconfig" --leader-elect=false
-  dns_up
 }
 
 # CoreDNS beside the control plane, behind the Service that clusters have for it. Times to live as clusters have them.

@@ -5,6 +5,8 @@ namespaces=(cp "${nodes[@]}" wan phones)
 
 network_up() {
   local name node
+  # `ip netns` makes this folder, and a mount of it.
+  mountpoint --quiet /run/netns || touch "$state/made-netns"
   for name in "${namespaces[@]}"; do
     ip netns add "$prefix-$name"
     ip_in "$name" link set lo up
@@ -86,4 +88,8 @@ network_down() {
   for name in "${namespaces[@]}"; do
     [ ! -e "$(netns "$name")" ] || ip netns delete "$prefix-$name"
   done
+  if [ -e "$state/made-netns" ] && [ -z "$(ls -A /run/netns)" ]; then
+    umount /run/netns 2>/dev/null || true
+    rmdir /run/netns 2>/dev/null || true
+  fi
 }

@@ -2,24 +2,27 @@
 # Processes of the cluster outlive the shell that starts them. Each is born into a control group of the cluster, and so
 # is all that it starts: to end them is to end what is in those groups, whatever forked from whom.
 
-# The roots of the control groups: one a hierarchy (version 1) or the one (version 2).
+# The roots of the control groups: one a hierarchy (version 1, beside which runc may use an empty one of version 2), or
+# the one of version 2.
 cgroup_roots() {
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
     echo /sys/fs/cgroup
   else
     local root
     for root in /sys/fs/cgroup/*/; do
-      [ -e "$root/tasks" ] && [ ! -L "${root%/}" ] && echo "${root%/}"
+      [ -e "$root/cgroup.procs" ] && [ ! -L "${root%/}" ] && echo "${root%/}"
     done
   fi
 }
 
-# Processes of ours in /kpbx/daemons, a node's pods in /kpbx/NODE.
+# What makes the cluster in /kpbx/up, what it then consists of in /kpbx/daemons, a node's pods in /kpbx/NODE.
 cgroups_up() {
   local root group
   while read -r root; do
-    for group in "$prefix" "$prefix/daemons" "${nodes[@]/#/$prefix/}"; do
+    for group in "$prefix" "$prefix/up" "$prefix/daemons" "${nodes[@]/#/$prefix/}"; do
       mkdir -p "$root/$group"
+      # In version 2 a group's controllers are handed down by the one above.
+      [ ! -e "$root/cgroup.controllers" ] || hand_down "$(dirname "$root/$group")"
       # A new cpuset of version 1 is empty, and nothing may run in it.
       [ ! -e "$root/$group/cpuset.mems" ] || [ -e "$root/cgroup.controllers" ] || {
         cat "$root/cpuset.cpus" >"$root/$group/cpuset.cpus"
@@ -29,20 +32,36 @@ cgroups_up() {
   done < <(cgroup_roots)
 }
 
+hand_down() {
+  local controllers controller
+  read -r -a controllers <"$1/cgroup.controllers" || true
+  for controller in "${controllers[@]}"; do
+    echo "+$controller" >"$1/cgroup.subtree_control" 2>/dev/null || true
+  done
+}
+
+# live_in GROUP: the calling shell, and what it starts from now on, lives in that group of the cluster.
+live_in() {
+  local root
+  while read -r root; do echo "$BASHPID" >"$root/$prefix/$1/cgroup.procs"; done < <(cgroup_roots)
+}
+
 # daemon NAMESPACE NAME COMMAND...: starts it there (`machine`: no namespace), its output in a log, its number in a file.
 daemon() {
   local namespace=$1 name=$2
   shift 2
   [ "$namespace" = machine ] || set -- nsenter --net="$(netns "$namespace")" "$@"
   (
-    while read -r root; do echo "$BASHPID" >"$root/$prefix/daemons/cgroup.procs"; done < <(cgroup_roots)
+    live_in daemons
     echo "$BASHPID" >"$state/pids/$name"
-    exec setsid "$@" >>"$state/logs/$name.log" 2>&1 </dev/null 8>&- 9>&-
+    exec setsid "$@" >>"$state/logs/$name.log" 2>&1 </dev/null
   ) &
   until_ok 5 test -s "$state/pids/$name"
 }
 
 pid_of() { cat "$state/pids/$1"; }
+# Gone, or dead and not yet buried.
+gone() { ! grep -q '^State:[[:space:]]*[^ZX]' "/proc/$1/status" 2>/dev/null; }
 
 # The control groups of the cluster, innermost first.
 cgroups() {
@@ -66,10 +85,10 @@ thaw() {
 
 # Ends them all, at once: what they would tidy up is thrown away anyway.
 processes_down() {
-  local end=$((SECONDS + 20)) left
+  local end=$((SECONDS + 60)) left
   while left=$(members) && [ -n "$left" ]; do
     thaw
-    [ "$SECONDS" -lt "$end" ] || fail "processes that do not end: ${left//$'\n'/ }"
+    [ "$SECONDS" -lt "$end" ] || fail "processes that do not end: $(ps -o pid=,stat=,comm= -p "${left//$'\n'/,}")"
     # shellcheck disable=SC2086 # One a word.
     kill -KILL $left 2>/dev/null || true
     sleep 0.05

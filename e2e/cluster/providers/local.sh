@@ -15,10 +15,7 @@ lacks() {
     command -v "$program" >/dev/null || missing+=" $program"
   done
   [ -z "$missing" ] || { echo "not installed:$missing (make cluster-tools)"; return; }
-  if ! command -v go >/dev/null; then
-    [ -d "$(kubernetes_home)" ] && [ -d "$(coredns_home)" ] && [ -d "$(helm_home)" ] && [ -d "$(door_home)" ] ||
-      echo "not installed: go 1.25 or newer"
-  fi
+  command -v go >/dev/null || all_built || echo "not installed: go (make cluster-tools)"
 }
 
 # What this cluster is made by: one that was made by something else is not taken for it.
@@ -32,14 +29,21 @@ provider_up() {
     say "up and well"
     return
   fi
-  stage "programs" build
   [ "$(recorded)" = "" ] || { say "what is there is not well, or other: it is made anew"; stage "down" down; }
   # First the record, then what it records: `down` finds whatever follows.
   mkdir -p "$state"/{logs,pids}
   chmod 700 "$state"
   echo local >"$state/provider"
-  modules
   cgroups_up
+  # In a control group of the cluster and without the lock: when `up` is killed, `down` need not wait for what it left
+  # running, and ends it.
+  (live_in up; exec 8>&-; make_cluster)
+  say "up in $((SECONDS - from)) s: KUBECONFIG=$state/kubeconfig"
+}
+
+make_cluster() {
+  stage "programs" build
+  modules
   folders_up
   stage "certificates" certs_up
   stage "network" network_up
@@ -47,7 +51,6 @@ provider_up() {
   stage "containerd, kubelet, proxy" nodes_up
   stage "nodes ready" nodes_ready
   made_by >"$state/ready"
-  say "up in $((SECONDS - from)) s: KUBECONFIG=$state/kubeconfig"
 }
 
 # The kernel's parts that are modules on most machines; what is built in or there already is left alone.
@@ -120,7 +123,7 @@ PHONES_NETWORK=$phones_net
 NODES_NETWORK=$lan
 PODS_NETWORK=$pods
 SERVICES_NETWORK=$services
-VERBS='cut join route unroute leaks forget-leaks signal'
+VERBS='cut join route unroute leaks forget-leaks signal restart-api'
 LOGS='$state/logs'
 END
 }
@@ -132,3 +135,4 @@ provider_unroute() { unroute_address "$@"; }
 provider_leaks() { leaks; }
 provider_forget_leaks() { forget_leaks; }
 provider_signal() { ctr_ "$2" tasks kill --signal "$1" "${3#containerd://}"; }
+provider_restart_api() { apiserver_again; }

@@ -3,6 +3,7 @@
 use crate::core::Limits;
 use anyhow::{Context as _, bail};
 use contract::Transport;
+use ipnet::IpNet;
 use runtime::transport::tcp::TcpConfig;
 use runtime::transport::udp::UdpOptions;
 use sip::uri::Host;
@@ -15,6 +16,8 @@ pub struct Config {
     pub listeners: Vec<(Transport, SocketAddr)>,
     /// `host` or `host:port` that stands in Via, Record-Route and Path instead of the local address of each flow.
     pub advertise: Option<String>,
+    /// Networks whose hosts are told the local address all the same.
+    pub local_networks: Vec<IpNet>,
     /// Shards: each has UDP sockets and a core of its own.
     pub shards: u16,
     /// Sockets as they are made; `freebind` binds addresses that this machine does not hold yet.
@@ -34,6 +37,7 @@ impl Default for Config {
         Self {
             listeners: Vec::new(),
             advertise: None,
+            local_networks: Vec::new(),
             shards: 1,
             udp: UdpOptions::default(),
             tcp: TcpConfig::default(),

@@ -79,7 +79,7 @@ impl Bound {
             }
             addresses.push((*transport, actual));
         }
-        let listeners = Listeners::new(addresses.clone(), advertise);
+        let listeners = Listeners::new(addresses.clone(), advertise).local_to(config.local_networks.clone());
         Ok(Self { config, listeners, addresses, udp, tcp, events })
     }
 
@@ -134,7 +134,9 @@ impl Bound {
             "balancer tcp",
             door::tcp(self.events, self.tcp.clone(), queues.clone(), deps.process, self.listeners.clone()),
         );
-        running.spawn("balancer drain", door::drain(self.tcp, deps.drain.clone(), self.config.close_a_second));
+        let load = deps.metrics.gauge("balancer_transactions", "Transactions under way at balancers");
+        running
+            .spawn_main("balancer drain", door::drain(self.tcp, deps.drain.clone(), self.config.close_a_second, load));
         let part = deps.health.part("balancer");
         running.spawn("balancer configuration", async move {
             loop {

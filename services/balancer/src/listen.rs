@@ -1,6 +1,7 @@
 //! Our own addresses: what we listen on, what we tell the outside, and what we send from.
 
 use contract::{Flow, Transport};
+use ipnet::IpNet;
 use sip::uri::Host;
 use std::net::{IpAddr, SocketAddr};
 
@@ -29,20 +30,30 @@ pub struct Listeners {
     list: Vec<(Transport, SocketAddr)>,
     /// Host as in a URI, and the port if one was given.
     advertise: Option<(String, Option<u16>)>,
+    /// Networks that are told the local address all the same.
+    local: Vec<IpNet>,
 }
 
 impl Listeners {
     /// Listeners with the ports that they really have, and what is told instead of the local address.
     pub fn new(list: Vec<(Transport, SocketAddr)>, advertise: Option<(String, Option<u16>)>) -> Self {
-        Self { list, advertise }
+        Self { list, advertise, local: Vec::new() }
     }
 
-    /// Host and port that stand in our Via, Record-Route and Path towards the far end of a flow with this local
-    /// address.
-    pub fn advertised(&self, local: SocketAddr) -> String {
+    /// The same, but that these networks are told the local address.
+    pub fn local_to(self, networks: Vec<IpNet>) -> Self {
+        Self { local: networks, ..self }
+    }
+
+    /// Host and port that stand in our Via, Record-Route and Path towards the far end of a flow: our address there, or
+    /// what is told to all who are not of a local network.
+    pub fn advertised(&self, flow: &Flow) -> String {
+        let remote = flow.remote.ip().to_canonical();
         match &self.advertise {
-            Some((host, port)) => format!("{host}:{}", port.unwrap_or(local.port())),
-            None => local.to_string(),
+            Some((host, port)) if !self.local.iter().any(|n| n.contains(&remote)) => {
+                format!("{host}:{}", port.unwrap_or(flow.local.port()))
+            }
+            _ => flow.local.to_string(),
         }
     }
 
@@ -120,19 +131,39 @@ mod tests {
         ] {
             assert_eq!(listeners.is_own(&Host::parse(host).unwrap(), port, local), want, "{host} {port:?}");
         }
-        assert_eq!(bound.advertised(local), "127.0.0.9:5062");
-        assert_eq!(nat.advertised(local), "pbx.example:5062");
     }
 
-    #[test]
-    fn flows_held_and_sources_chosen() {
-        let flow = |local| Flow {
+    fn flow(local: &str) -> Flow {
+        Flow {
             transport: Transport::Udp,
             process: ProcessId(1),
             connection: 0,
             local: addr(local),
             remote: addr("127.0.0.1:9"),
-        };
+        }
+    }
+
+    #[test]
+    fn the_outside_is_told_the_advertised_address_and_local_networks_ours() {
+        let list = || vec![(Transport::Udp, addr("0.0.0.0:5062"))];
+        let told = Some(("pbx.example".to_owned(), None));
+        let networks = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        let (plain, nat) = (Listeners::new(list(), None), Listeners::new(list(), told).local_to(networks));
+        for (remote, want) in [
+            ("198.51.100.7:5060", "pbx.example:5062"),
+            ("10.1.2.3:5060", "10.0.0.9:5062"),
+            ("[::ffff:10.1.2.3]:5060", "10.0.0.9:5062"),
+            ("[fd00::1]:5060", "10.0.0.9:5062"),
+            ("[2001:db8::1]:5060", "pbx.example:5062"),
+        ] {
+            let flow = Flow { remote: addr(remote), ..flow("10.0.0.9:5062") };
+            assert_eq!(nat.advertised(&flow), want, "{remote}");
+            assert_eq!(plain.advertised(&flow), "10.0.0.9:5062");
+        }
+    }
+
+    #[test]
+    fn flows_held_and_sources_chosen() {
         let any = Listeners::new(vec![(Transport::Udp, addr("0.0.0.0:5060"))], None);
         let two = Listeners::new(
             vec![(Transport::Udp, addr("10.0.0.1:5060")), (Transport::Udp, addr("192.0.2.1:5070"))],

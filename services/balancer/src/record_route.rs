@@ -17,7 +17,7 @@ pub fn paired(flow: &Flow, call_id: &str, keys: &KeyRing, listeners: &Listeners)
 }
 
 fn uri(user: &str, flow: &Flow, listeners: &Listeners) -> String {
-    let host = listeners.advertised(flow.local);
+    let host = listeners.advertised(flow);
     match flow.transport {
         Transport::Udp => format!("<sip:{user}@{host};lr>"),
         other => format!("<sip:{user}@{host};transport={};lr>", other.as_param()),

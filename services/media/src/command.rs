@@ -9,6 +9,7 @@ use contract::Now;
 use contract::media::MediaEventKind;
 use contract::ng::{Command, Delete, Description, Query, Reply, Report, RtcpMux, StreamReport, TagReport};
 use rtp::sdp::Session;
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 type Refused = &'static str;
@@ -16,6 +17,7 @@ type Refused = &'static str;
 impl Core {
     /// Carries a command out.
     pub fn command(&mut self, command: &Command, now: Now, ports: &mut dyn Ports) -> Reply {
+        self.now = now.mono;
         let reply = match command {
             Command::Ping => Ok(Reply::Pong),
             Command::Offer(d) => self.offer(d, now, ports),
@@ -60,6 +62,7 @@ impl Core {
             last_signal: now.unix(),
             touched: now.mono,
             seq: 0,
+            recent: VecDeque::new(),
         };
         let at = self.calls.iter().position(Option::is_none).unwrap_or_else(|| {
             self.calls.push(None);
@@ -154,13 +157,15 @@ impl Core {
         }
     }
 
-    /// The address shown to a leg: chosen once, changed only when the command says for whom or what.
+    /// The address shown to a leg: chosen once, changed only when the command says for whom or what. Our routers, which own
+    /// their legs, say of every leg outside where it is: one of which they say nothing is inside.
     fn show(&mut self, call: usize, leg: usize, d: &Description, ports: &mut dyn Ports) -> IpAddr {
         let known = self.call(call).and_then(|c| c.leg(leg)).and_then(|l| l.advertised);
         let address = match (d.advertise, d.sent_to, known) {
             (Some(address), ..) => address,
             (None, None, Some(known)) => known,
             (None, Some(peer), _) => ports.address_for(Some(peer)),
+            (None, None, None) if d.owner.is_some() => ports.inside(),
             (None, None, None) => ports.address_for(d.received_from),
         };
         if let Some(leg) = self.leg_mut(call, leg) {
@@ -241,7 +246,10 @@ impl Core {
             leg.offerer = Some(a);
         }
         if self.call(call).and_then(|c| c.leg(a)).is_some_and(|l| l.advertised.is_none()) {
-            let address = ports.address_for(d.received_from);
+            let address = match d.received_from {
+                None if d.owner.is_some() => ports.inside(),
+                from => ports.address_for(from),
+            };
             if let Some(leg) = self.leg_mut(call, a) {
                 leg.advertised = Some(address);
             }
@@ -456,8 +464,11 @@ impl Core {
         if other { to.or(from).into_iter().collect() } else { call.legs().map(|(i, _)| i).collect() }
     }
 
-    fn query(&self, q: &Query, now: Now) -> Result<Reply, Refused> {
+    fn query(&mut self, q: &Query, now: Now) -> Result<Reply, Refused> {
         let call = *self.by_id.get(&q.call_id).ok_or("unknown call-id")?;
+        if let Some(owner) = &q.owner {
+            self.own(call, owner);
+        }
         let only: Vec<&str> = [&q.from_tag, &q.to_tag].into_iter().filter_map(|t| t.as_deref()).collect();
         Ok(Reply::Report { report: Some(Box::new(self.report(call, now, &only))), warning: None })
     }

@@ -5,7 +5,7 @@
 //! closed through [`Ports`], which the driver gives to each call.
 
 use crate::config::Config;
-use crate::session::{Call, Counters, Event, Ports, SocketId};
+use crate::session::{Call, Counters, Event, MAX_RECENT, Ports, RECENT, SocketId};
 use crate::stream::{Path, Source, Stream};
 use contract::media::{MediaEvent, MediaEventKind};
 use rtp::packet::{Kind, Packet, kind};
@@ -35,6 +35,8 @@ pub struct Core {
     pub(crate) counters: Counters,
     events: VecDeque<Event>,
     next_tick: Option<Duration>,
+    /// The time of the last input.
+    pub(crate) now: Duration,
     /// New calls are refused.
     pub(crate) draining: bool,
 }
@@ -50,6 +52,7 @@ impl Core {
             counters: Counters::default(),
             events: VecDeque::new(),
             next_tick: None,
+            now: Duration::ZERO,
             draining: false,
         }
     }
@@ -86,6 +89,7 @@ impl Core {
 
     /// A datagram came in on `socket`: where it goes, if anywhere.
     pub fn packet(&mut self, socket: SocketId, from: SocketAddr, bytes: &[u8], now: Duration) -> Option<Forward> {
+        self.now = now;
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         let loops = self.is_loop(socket.slot, from);
         let stream = self.streams.get_mut(socket.slot).and_then(Option::as_mut)?;
@@ -216,12 +220,42 @@ impl Core {
         }
         let event = MediaEvent { seq: call.seq, call: call.id.clone(), tag, kind };
         call.seq += 1;
+        if call.recent.len() == MAX_RECENT {
+            call.recent.pop_front();
+        }
+        call.recent.push_back((self.now, event.clone()));
         for owner in owners {
-            if self.events.len() == MAX_EVENTS {
-                self.events.pop_front();
-                self.counters.events_dropped += 1;
-            }
-            self.events.push_back(Event { owner, event: event.clone() });
+            self.queue(owner, event.clone());
+        }
+    }
+
+    fn queue(&mut self, owner: Option<String>, event: MediaEvent) {
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+            self.counters.events_dropped += 1;
+        }
+        self.events.push_back(Event { owner, event });
+    }
+
+    /// A call has another owner, who is told again what the former one was told last: it may not have acted on it.
+    pub(crate) fn own(&mut self, call: usize, owner: &str) {
+        let now = self.now;
+        let Some(call) = self.calls.get_mut(call).and_then(Option::as_mut) else { return };
+        for leg in call.legs.iter_mut().flatten() {
+            leg.owner = Some(owner.to_owned());
+        }
+        call.recent.retain(|(at, _)| now.saturating_sub(*at) < RECENT);
+        let recent: Vec<MediaEvent> = call.recent.iter().map(|(_, event)| event.clone()).collect();
+        for event in recent {
+            self.queue(Some(owner.to_owned()), event);
+        }
+    }
+
+    /// Tells the owners of all calls that this relay goes down: they are to have them elsewhere.
+    pub fn leave(&mut self, now: Duration) {
+        self.now = now;
+        for at in 0..self.calls.len() {
+            self.tell(at, None, MediaEventKind::Draining);
         }
     }
 
@@ -254,6 +288,7 @@ impl Core {
         if self.next_tick.is_none_or(|t| now < t) {
             return;
         }
+        self.now = now;
         self.next_tick = Some(now + self.pace());
         let (mut idle, mut silent) = (Vec::new(), Vec::new());
         for (at, call) in self.calls.iter().enumerate().filter_map(|(i, c)| c.as_ref().map(|c| (i, c))) {

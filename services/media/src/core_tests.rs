@@ -36,6 +36,10 @@ impl Ports for Fake {
         let third = |p: IpAddr| if let IpAddr::V4(a) = p { a.octets()[0] } else { 6 };
         IpAddr::from([203, 0, 113, peer.map_or(0, third)])
     }
+
+    fn inside(&mut self) -> IpAddr {
+        IpAddr::from([10, 0, 0, 1])
+    }
 }
 
 struct Relay {
@@ -547,4 +551,50 @@ mod hostile {
             prop_assert_eq!(r.in_use(), 0);
         }
     }
+}
+
+#[test]
+fn who_takes_a_call_over_is_told_the_last_events_again_and_all_that_follow() {
+    let mut r = Relay::new();
+    let (pa, pb) = r.joined();
+    r.audio(pa, A);
+    r.pass(20 * S);
+    r.audio(pb, B);
+    r.pass(45 * S);
+    r.events();
+    let own =
+        |call: &str| Command::Query(Query { call_id: call.into(), owner: Some("other".into()), ..Query::default() });
+    assert_eq!(r.command(own("unknown")), Reply::Error("unknown call-id".into()));
+    assert!(matches!(r.command(own("call")), Reply::Report { report: Some(_), .. }));
+    let told = r.events();
+    assert!(told.iter().all(|(owner, ..)| owner == "other"));
+    let kinds: Vec<_> = told.into_iter().map(|(_, leg, kind)| (leg.unwrap(), kind)).collect();
+    // What is older than a minute is no news.
+    let silent = |leg: &str| (leg.to_owned(), MediaEventKind::Silent);
+    assert_eq!(kinds, [silent("a"), ("b".into(), MediaEventKind::Latched(at(B))), silent("b")]);
+    r.core.leave(r.now);
+    assert_eq!(r.events(), [("other".into(), None, MediaEventKind::Draining)]);
+}
+
+#[test]
+fn events_kept_for_who_takes_over_are_bounded() {
+    let mut r = Relay::new();
+    r.joined();
+    (0..100).for_each(|_| r.core.leave(r.now));
+    r.events();
+    r.command(Command::Query(Query { call_id: "call".into(), owner: Some("x".into()), ..Query::default() }));
+    assert_eq!(r.events().len(), MAX_RECENT);
+}
+
+#[test]
+fn a_leg_that_our_router_knows_to_be_inside_is_shown_the_inside_address() {
+    let mut r = Relay::new();
+    let outside: Option<IpAddr> = Some("192.0.2.10".parse().unwrap());
+    let to_b = r.with(false, "a", Some("b"), &sdp(A), |d| d.received_from = outside).unwrap();
+    assert_eq!(to_b.connection(), Some([10, 0, 0, 1].into()));
+    let to_a = r.with(true, "a", Some("b"), &sdp(B), |d| d.sent_to = outside).unwrap();
+    assert_eq!(to_a.connection(), Some([203, 0, 113, 192].into()));
+    // A foreign client says nothing of where legs are.
+    let foreign = r.with(false, "c", Some("d"), &sdp(C), |d| (d.owner, d.received_from) = (None, outside)).unwrap();
+    assert_eq!(foreign.connection(), Some([203, 0, 113, 192].into()));
 }

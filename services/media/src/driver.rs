@@ -52,6 +52,8 @@ struct Shard {
     wake: EventFd,
     stop: AtomicBool,
     drain: AtomicBool,
+    /// Owners are to be told once that their calls should go.
+    leave: AtomicBool,
     /// Limits for idle calls, ms: joined, then held and lone. Read when the thread is woken.
     timeouts: [AtomicU64; 2],
     counters: [AtomicU64; 13],
@@ -119,6 +121,14 @@ impl MediaHandle {
     pub fn drain(&self) {
         for shard in self.shards.iter() {
             shard.drain.store(true, Ordering::Release);
+            shard.wake.wake();
+        }
+    }
+
+    /// Tells the owners of all calls to have them elsewhere.
+    pub fn leave(&self) {
+        for shard in self.shards.iter() {
+            shard.leave.store(true, Ordering::Release);
             shard.wake.wake();
         }
     }
@@ -207,6 +217,7 @@ pub async fn build(config: Config) -> Result<Running, BuildError> {
             wake: EventFd::new()?,
             stop: AtomicBool::new(false),
             drain: AtomicBool::new(false),
+            leave: AtomicBool::new(false),
             timeouts: [config.timeout, config.timeout_held].map(|t| AtomicU64::new(millis(t))),
             counters: std::array::from_fn(|_| AtomicU64::new(0)),
         });
@@ -232,7 +243,8 @@ pub async fn build(config: Config) -> Result<Running, BuildError> {
     if let Some(address) = config.ng {
         let socket = tokio::net::UdpSocket::bind(address).await.map_err(|e| BuildError::Ng(address, e))?;
         ng = Some(socket.local_addr()?);
-        server = Some(tokio::spawn(ng::serve(socket, config.ng_allowed.clone(), handle.clone())));
+        let trust = ng::Trust { allowed: config.ng_allowed.clone(), keys: config.ng_keys.clone() };
+        server = Some(tokio::spawn(ng::serve(socket, trust, handle.clone())));
     }
     let mut running = Running { handle, events, ng, threads: Vec::new(), server };
     for worker in workers {
@@ -290,6 +302,10 @@ impl Ports for Sockets {
     fn address_for(&mut self, peer: Option<IpAddr>) -> IpAddr {
         address_for(&self.config, peer)
     }
+
+    fn inside(&mut self) -> IpAddr {
+        self.config.inside.unwrap_or_else(|| address_for(&self.config, None))
+    }
 }
 
 struct Worker {
@@ -326,6 +342,9 @@ impl Worker {
                         self.shard.timeouts.each_ref().map(|t| Duration::from_millis(t.load(Ordering::Acquire)));
                     self.core.set_timeouts(timeout, held, now);
                     self.orders();
+                    if self.shard.leave.swap(false, Ordering::AcqRel) {
+                        self.core.leave(now);
+                    }
                 } else {
                     let socket = SocketId { slot: (*token / 2) as usize, rtcp: *token % 2 == 1 };
                     self.receive(socket, &mut batch, &mut out, now);

@@ -1,6 +1,7 @@
 //! The relay over real sockets on loopback.
 
 use super::*;
+use contract::KeyRing;
 use contract::media::MediaEventKind;
 use contract::ng::{Delete, Description, Query, Request};
 use rtp::sdp::{Codec, Session};
@@ -274,4 +275,25 @@ async fn a_range_without_a_pair_and_a_taken_ng_port_are_told() {
     let mut config = config(24042..=24049);
     config.ng = Some(taken.local_addr().unwrap());
     assert!(matches!(build(config).await, Err(BuildError::Ng(..))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_ours_is_good_from_any_network() {
+    let keys = KeyRing::new(contract::InstallationKey::new(1, [3; 32]));
+    let mut config = config(24012..=24015);
+    config.ng = Some("127.0.0.1:0".parse().unwrap());
+    config.ng_allowed = vec!["127.0.0.2/32".parse().unwrap()];
+    config.ng_keys = Some(Arc::new(keys.clone()));
+    let relay = build(config).await.unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.connect(relay.ng.unwrap()).unwrap();
+    let stranger = KeyRing::new(contract::InstallationKey::new(1, [4; 32]));
+    client.send(b"1 d7:command4:pinge").unwrap();
+    client.send(&contract::ng::seal(&stranger, "2", Command::Ping).to_vec()).unwrap();
+    let sealed = contract::ng::seal(&keys, "3", Command::Ping);
+    client.send(&sealed.to_vec()).unwrap();
+    // The first answer is to the third.
+    assert_eq!(Reply::parse(&wait(&client).unwrap().0), Some((sealed.cookie, Reply::Pong)));
+    relay.shutdown().await;
 }

@@ -12,10 +12,12 @@ pub mod driver;
 mod ng;
 mod ports;
 mod rewrite;
+pub mod service;
 mod session;
 mod stream;
 mod sys;
 
 pub use config::Config;
 pub use driver::{BuildError, Event, MediaHandle, Running, build};
+pub use service::serve;
 pub use session::{Counters, Ports};

@@ -1,10 +1,12 @@
 //! NG over UDP, for callers in other processes.
 
 use crate::driver::MediaHandle;
-use contract::ng::{Reply, Request};
+use contract::KeyRing;
+use contract::ng::{Reply, Request, is_sealed};
 use ipnet::IpNet;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 
@@ -38,8 +40,23 @@ impl Answered {
     }
 }
 
+/// Whose messages are answered.
+pub(crate) struct Trust {
+    /// Networks that need no token.
+    pub(crate) allowed: Vec<IpNet>,
+    /// Keys of tokens that are good from anywhere.
+    pub(crate) keys: Option<Arc<KeyRing>>,
+}
+
+impl Trust {
+    fn admits(&self, from: SocketAddr, datagram: &[u8]) -> bool {
+        let ip = from.ip().to_canonical();
+        self.allowed.iter().any(|n| n.contains(&ip)) || self.keys.as_ref().is_some_and(|k| is_sealed(k, datagram))
+    }
+}
+
 /// Answers NG until it is dropped.
-pub(crate) async fn serve(socket: UdpSocket, allowed: Vec<IpNet>, handle: MediaHandle) {
+pub(crate) async fn serve(socket: UdpSocket, trust: Trust, handle: MediaHandle) {
     let mut buffer = vec![0; 65_536];
     let mut answered = Answered::default();
     let mut refused = 0u64;
@@ -53,13 +70,12 @@ pub(crate) async fn serve(socket: UdpSocket, allowed: Vec<IpNet>, handle: MediaH
                 continue;
             }
         };
-        let ip = from.ip().to_canonical();
-        if !allowed.iter().any(|n| n.contains(&ip)) {
+        let bytes = buffer.get(..length).unwrap_or_default();
+        if !trust.admits(from, bytes) {
             refused += 1;
-            tracing::warn!(%from, refused, "ng message from a network that is not allowed");
+            tracing::warn!(%from, refused, "ng message without a token from a network that is not allowed");
             continue;
         }
-        let bytes = buffer.get(..length).unwrap_or_default();
         let (cookie, reply) = match Request::parse(bytes) {
             Ok(request) => {
                 let key = (from, request.cookie);

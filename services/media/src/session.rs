@@ -1,11 +1,16 @@
 //! What a relay holds: calls with their legs, and what it needs and tells.
 
 use contract::media::MediaEvent;
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// Most legs of one call.
 pub(crate) const MAX_LEGS: usize = 32;
+/// Events of a call that are kept for who takes it over.
+pub(crate) const MAX_RECENT: usize = 16;
+/// How long they are.
+pub(crate) const RECENT: Duration = Duration::from_secs(60);
 
 /// Where a stream's sockets come from: the driver binds, the core keeps account.
 pub trait Ports {
@@ -18,6 +23,9 @@ pub trait Ports {
 
     /// The address that `peer` is shown as ours.
     fn address_for(&mut self, peer: Option<IpAddr>) -> IpAddr;
+
+    /// The address that legs within the installation are shown.
+    fn inside(&mut self) -> IpAddr;
 }
 
 /// A socket: of which pair, and which of the two.
@@ -152,6 +160,8 @@ pub(crate) struct Call {
     pub(crate) touched: Duration,
     /// The next event's number.
     pub(crate) seq: u64,
+    /// The last events and when they happened: who takes the call over is told them again.
+    pub(crate) recent: VecDeque<(Duration, MediaEvent)>,
 }
 
 impl Call {

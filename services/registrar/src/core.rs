@@ -8,6 +8,7 @@
 use crate::auth::{Authenticator, Verdict};
 use crate::directory::Directory;
 use crate::recent::{Known, Recent};
+use crate::refill::{self, Written};
 use crate::reply::{ALLOW, Reply, SUPPORTED};
 use crate::save::{Refusal, Register, save};
 use crate::{read, sweep};
@@ -16,8 +17,10 @@ use contract::config::AorEntry;
 use contract::hop::{self, Hop, Inside};
 use contract::location::{Aor, Binding, Revision, StoreError};
 use contract::peers::Peers;
+use contract::records::Standing;
 use contract::{Flow, KeyRing, Now, ProcessId};
 use rand::{Rng, RngCore};
+use runtime::store::AorHint;
 use sip::digest::Algorithm;
 use sip::{Message, Method, Name};
 use std::collections::{HashMap, VecDeque};
@@ -41,6 +44,8 @@ pub struct Settings {
     pub recent: usize,
     /// How often expired bindings are looked for.
     pub sweep_interval: Duration,
+    /// AORs that are remembered, to be written again should the store lose them.
+    pub known: usize,
 }
 
 impl Default for Settings {
@@ -55,6 +60,7 @@ impl Default for Settings {
             limit: 4096,
             recent: 16_384,
             sweep_interval: Duration::from_secs(2),
+            known: 200_000,
         }
     }
 }
@@ -76,6 +82,10 @@ pub enum Input {
     Swapped(LookupId, Result<Revision, StoreError>),
     /// The answer to [`Output::FindExpired`].
     Expired(Result<Vec<String>, StoreError>),
+    /// The answer to [`Output::Standing`].
+    Standing(Result<Standing, StoreError>),
+    /// Somebody may have written an AOR.
+    Hint(AorHint),
     /// The configuration changed.
     Configured(Arc<Directory>),
     /// The peers changed.
@@ -104,14 +114,18 @@ pub enum Output {
     Swap(LookupId, String, Revision, Vec<Binding>),
     /// Find at most so many AORs that have expired bindings.
     FindExpired(usize),
+    /// Ask how this process stands with the store.
+    Standing,
     /// Count an answer or another event, by a word of a small fixed set.
     Count(&'static str),
 }
 
 enum Job {
     Register(Box<Work>),
-    /// An AOR whose expired bindings are to go.
-    Sweep(String),
+    /// An AOR whose expired bindings are to go, and what is left of it.
+    Sweep(String, Vec<Binding>),
+    /// An AOR that the store may have lost, and what is written again.
+    Refill(String, Vec<Binding>),
 }
 
 /// A REGISTER that waits for the store.
@@ -142,6 +156,10 @@ pub struct Core {
     next_id: u64,
     recent: Recent,
     next_sweep: Duration,
+    written: Written,
+    next_look: Duration,
+    /// The store was asked how we stand.
+    asked: bool,
     out: VecDeque<Output>,
 }
 
@@ -152,6 +170,7 @@ impl Core {
             process,
             auth: Authenticator::new(&keys, settings.nonce_max_age, settings.algorithms.clone()),
             recent: Recent::new(settings.recent.max(1)),
+            written: Written::new(settings.known),
             settings,
             keys,
             directory: Arc::default(),
@@ -161,6 +180,8 @@ impl Core {
             due: VecDeque::new(),
             next_id: 0,
             next_sweep: Duration::ZERO,
+            next_look: Duration::ZERO,
+            asked: false,
             out: VecDeque::new(),
         }
     }
@@ -173,6 +194,11 @@ impl Core {
             Input::Loaded(id, loaded) => self.loaded(id, loaded, now, rng),
             Input::Swapped(id, swapped) => self.swapped(id, swapped, now, rng),
             Input::Expired(found) => self.expired(found, now),
+            Input::Standing(standing) => {
+                self.asked = false;
+                self.written.stands(standing.ok());
+            }
+            Input::Hint(hint) => self.written.hinted(&hint),
             Input::Configured(directory) => self.directory = directory,
             Input::Peers(peers) => self.peers = peers,
             Input::Drain => self.draining = true,
@@ -189,7 +215,7 @@ impl Core {
     /// When to come again with [`Input::Tick`], on the monotonic clock.
     pub fn deadline(&self) -> Option<Duration> {
         let due = self.due.front().map(|(at, _)| *at);
-        Some(due.map_or(self.next_sweep, |d| d.min(self.next_sweep)))
+        [due, Some(self.next_sweep), Some(self.next_look)].into_iter().flatten().min()
     }
 
     /// Requests that wait for the store.
@@ -334,6 +360,7 @@ impl Core {
                     }
                     Ok(saved) => {
                         work.saved = saved.bindings;
+                        self.written.wrote(&work.aor, aor.revision, &work.saved);
                         self.registered(id, now);
                     }
                     Err(refusal) => {
@@ -349,8 +376,19 @@ impl Core {
                     }
                 }
             }
-            Some(Job::Sweep(name)) => match sweep::live(&aor.bindings, now.unix()) {
+            Some(Job::Refill(name, missing)) => match self.written.missing(name, &aor, now.unix()) {
+                Some(bindings) => {
+                    missing.clone_from(&bindings);
+                    let swap = Output::Swap(id, name.clone(), aor.revision, bindings);
+                    self.out.push_back(swap);
+                }
+                None => {
+                    self.jobs.remove(&id);
+                }
+            },
+            Some(Job::Sweep(name, kept)) => match sweep::live(&aor.bindings, now.unix()) {
                 Some(left) => {
+                    kept.clone_from(&left);
                     let swap = Output::Swap(id, name.clone(), aor.revision, left);
                     self.out.push_back(swap);
                 }
@@ -364,18 +402,23 @@ impl Core {
 
     fn swapped(&mut self, id: LookupId, swapped: Result<Revision, StoreError>, now: Now, rng: &mut dyn RngCore) {
         match (self.jobs.get(&id), swapped) {
-            (Some(Job::Register(_)), Ok(_)) => self.registered(id, now),
+            (Some(Job::Register(work)), Ok(revision)) => {
+                self.written.wrote(&work.aor, revision, &work.saved);
+                self.registered(id, now);
+            }
             // Somebody else wrote first: the same rules over what stands there now. The deadline bounds this.
             (Some(Job::Register(work)), Err(StoreError::Conflict)) => {
                 self.out.push_back(Output::Load(id, work.aor.clone()));
                 self.count("conflict");
             }
-            (Some(Job::Sweep(_)), Ok(_)) => {
+            (Some(Job::Sweep(name, left) | Job::Refill(name, left)), Ok(revision)) => {
+                let refilled = matches!(self.jobs.get(&id), Some(Job::Refill(..)));
+                self.written.wrote(name, revision, left);
                 self.jobs.remove(&id);
-                self.count("expired");
+                self.count(if refilled { "refilled" } else { "expired" });
             }
-            // Whoever wrote removed what was expired; if not, the next sweep does.
-            (Some(Job::Sweep(_)), Err(_)) => {
+            // Whoever wrote removed what was expired, or knows better; if not, the next look does.
+            (Some(Job::Sweep(..) | Job::Refill(..)), Err(_)) => {
                 self.jobs.remove(&id);
             }
             (_, Err(_)) => self.store_failed(id, rng),
@@ -390,7 +433,7 @@ impl Core {
             self.next_sweep = now.mono + self.settings.sweep_interval / 20;
         }
         for aor in found.into_iter().take(sweep::BATCH) {
-            let id = self.begin(Job::Sweep(aor.clone()), now);
+            let id = self.begin(Job::Sweep(aor.clone(), Vec::new()), now);
             self.out.push_back(Output::Load(id, aor));
         }
     }
@@ -405,11 +448,27 @@ impl Core {
                 self.store_failed(id, rng);
             }
         }
+        self.look(now);
         if self.next_sweep <= now.mono {
             self.next_sweep = now.mono + self.settings.sweep_interval;
             if sweep::is_mine(&self.peers, self.process) {
                 self.out.push_back(Output::FindExpired(sweep::BATCH));
             }
+        }
+    }
+
+    /// Asks whether the store lost anything, and looks at some of what it may have lost.
+    fn look(&mut self, now: Now) {
+        if self.next_look > now.mono {
+            return;
+        }
+        self.next_look = now.mono + refill::PERIOD;
+        if !std::mem::replace(&mut self.asked, true) {
+            self.out.push_back(Output::Standing);
+        }
+        for aor in self.written.due() {
+            let id = self.begin(Job::Refill(aor.clone(), Vec::new()), now);
+            self.out.push_back(Output::Load(id, aor));
         }
     }
 

@@ -17,6 +17,7 @@ struct World {
     aors: BTreeMap<String, Aor>,
     nonces: BTreeMap<String, u32>,
     revision: u64,
+    incarnation: u64,
     /// The store answers at once, not at all, or with an error.
     store: StoreMood,
     /// Somebody else writes the AOR before the next swap.
@@ -40,6 +41,7 @@ impl World {
             aors: BTreeMap::new(),
             nonces: BTreeMap::new(),
             revision: 0,
+            incarnation: 1,
             store: StoreMood::Answers,
             intruder: None,
             sent: Vec::new(),
@@ -97,6 +99,8 @@ impl World {
                 self.aors.insert(name, Aor { revision: self.revision, bindings });
                 Input::Swapped(id, Ok(self.revision))
             }
+            Output::Standing if fails => Input::Standing(Err(down())),
+            Output::Standing => Input::Standing(Ok(Standing { incarnation: self.incarnation, taken: 0 })),
             Output::FindExpired(limit) => {
                 let unix = self.now.unix();
                 let due = self.aors.iter().filter(|(_, a)| a.bindings.iter().any(|b| !b.is_live(unix)));
@@ -527,4 +531,53 @@ fn noise_does_not_panic() {
     }
     world.pass(Duration::from_secs(2));
     assert_eq!(world.core.under_way(), 0);
+}
+
+#[test]
+fn a_store_that_comes_back_without_them_gets_the_bindings_again() {
+    for (away, emptied) in [(false, true), (true, true), (true, false)] {
+        let mut world = World::new(&[]);
+        let mut phone = Phone::new("8005", "secret5");
+        world.register(&mut phone, CONTACT);
+        let mut other = Phone::new("8006", "secret6");
+        world.register(&mut other, "Contact: <sip:8006@127.0.0.1:5070>\r\n");
+        world.pass(Duration::from_secs(3));
+        if away {
+            world.store = StoreMood::Fails;
+            world.pass(Duration::from_secs(3));
+            world.store = StoreMood::Answers;
+        }
+        // Another registrar takes a registration before us.
+        let taken = world.aors.remove("8006").unwrap();
+        let lost = world.aors.remove("8005").unwrap();
+        if emptied {
+            world.incarnation += 1;
+            world.revision += 10;
+            world.aors.insert("8006".into(), Aor { revision: world.revision, ..taken });
+        }
+        world.pass(Duration::from_secs(3));
+        assert_eq!(world.aors["8005"].bindings, lost.bindings, "{away} {emptied}");
+        if emptied {
+            assert_eq!(world.aors["8006"].revision + 1, world.aors["8005"].revision, "that one was left alone");
+        }
+        // It is what a phone can refresh and take away.
+        world.register(&mut phone, "Contact: *\r\nExpires: 0\r\n");
+        assert_eq!(world.contacts("8005"), [""; 0]);
+        world.incarnation += 1;
+        world.pass(Duration::from_secs(3));
+        assert_eq!(world.contacts("8005"), [""; 0], "what was taken away stays away");
+    }
+}
+
+#[test]
+fn what_another_registrar_wrote_later_is_not_written_over() {
+    let mut world = World::new(&[]);
+    let mut phone = Phone::new("8005", "secret5");
+    world.register(&mut phone, CONTACT);
+    world.pass(Duration::from_secs(2));
+    world.input(Input::Hint(AorHint::Changed { aor: "8005".into(), revision: world.revision + 5 }));
+    world.aors.clear();
+    world.incarnation += 1;
+    world.pass(Duration::from_secs(3));
+    assert!(world.aors.is_empty());
 }

@@ -3,19 +3,20 @@
 use crate::core::{Core, Input, Output, Settings};
 use crate::directory::Directory;
 use crate::view;
-use contract::Service;
 use contract::config::RegistrarEntry;
 use contract::location::StoreError;
 use contract::peers::{Peer, PeerState};
+use contract::{ProcessId, Service};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use runtime::mesh::Member;
 use runtime::metrics::{self, Reason};
 use runtime::source::Subscription;
-use runtime::store::Store;
+use runtime::store::{AorHint, Store};
 use runtime::{Clock, Deps, Drain, Lookups, Running, entropy, timer};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
 
 /// How to run a registrar.
 #[derive(Debug, Clone)]
@@ -44,9 +45,10 @@ pub fn build(config: Config, deps: Deps<RegistrarEntry>) -> anyhow::Result<Runni
         let store = stored.clone();
         async move { view::registrations(store.aors().await, clock.now().unix()) }
     });
-    // Sweeps and their writes come on top of the requests.
-    let lookups = Lookups::new(config.settings.limit + 2 * crate::sweep::BATCH);
+    // Sweeps, refills and their writes come on top of the requests.
+    let lookups = Lookups::new(config.settings.limit + 2 * crate::sweep::BATCH + 2 * crate::refill::BATCH);
     let driver = Driver {
+        process,
         core: Core::new(process, config.settings, keys),
         member,
         peers,
@@ -65,6 +67,7 @@ pub fn build(config: Config, deps: Deps<RegistrarEntry>) -> anyhow::Result<Runni
 }
 
 struct Driver {
+    process: ProcessId,
     core: Core,
     member: Member,
     peers: tokio::sync::watch::Receiver<Arc<contract::peers::Peers>>,
@@ -83,6 +86,7 @@ impl Driver {
     async fn run(mut self) -> anyhow::Result<()> {
         let mut rng = entropy();
         let mut draining = false;
+        let mut hints = self.store.hints();
         let mut beat = tokio::time::interval(Duration::from_secs(1));
         let mut first = vec![self.configured(), Input::Peers(self.peers.borrow_and_update().clone())];
         let end = tokio::time::sleep(Duration::MAX);
@@ -96,6 +100,11 @@ impl Driver {
                         None => anyhow::bail!("another process has this one's name"),
                     },
                     done = self.lookups.next() => done,
+                    hint = hints.recv() => match hint {
+                        Ok(hint) => Input::Hint(hint),
+                        Err(RecvError::Lagged(_)) => Input::Hint(AorHint::Missed),
+                        Err(RecvError::Closed) => anyhow::bail!("the store is gone"),
+                    },
                     () = self.source.changed() => self.configured(),
                     Ok(()) = self.peers.changed() => Input::Peers(self.peers.borrow_and_update().clone()),
                     () = self.drain.draining(), if !draining => {
@@ -152,6 +161,10 @@ impl Driver {
                 }
                 Input::Swapped(id, swapped)
             }),
+            Output::Standing => {
+                let process = self.process;
+                self.lookups.push(async move { Input::Standing(store.standing(process).await) })
+            }
             Output::FindExpired(limit) => {
                 self.lookups.push(async move { Input::Expired(store.expired(unix, limit).await) })
             }

@@ -7,6 +7,7 @@ pub mod directory;
 pub mod driver;
 pub mod read;
 pub mod recent;
+pub mod refill;
 pub mod reply;
 pub mod save;
 pub mod sweep;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use contract::config::{AorEntry, Auth, Ha1, PbxEntry, RegistrarEntry, Snapshot, Version};
 use contract::hop::{self, Hop};
+use contract::location::Binding;
 use contract::{Flow, InstallationKey, KeyRing, ProcessId, Service, Transport};
 use sip::digest::{self, Algorithm, Challenge, Secret, ha1};
 use sip::{Message, Name};
@@ -56,6 +57,24 @@ fn rules_of(entry: &RegistrarEntry) -> AorEntry {
 pub(crate) fn flow(transport: Transport, process: ProcessId) -> Flow {
     let (local, remote) = ("127.0.0.1:5060".parse().unwrap(), "127.0.0.1:5070".parse().unwrap());
     Flow { transport, process, connection: 1, local, remote }
+}
+
+/// A binding of this user that expires then.
+pub(crate) fn binding(user: &str, expires_at: u64) -> Binding {
+    Binding {
+        contact: format!("sip:{user}@127.0.0.1:5070"),
+        call_id: "c".into(),
+        cseq: 1,
+        expires_at,
+        since: 0,
+        updated: 0,
+        path: vec![],
+        flow: None,
+        instance: None,
+        reg_id: None,
+        q: 1000,
+        user_agent: None,
+    }
 }
 
 /// A phone: it makes REGISTERs as they arrive from a balancer, and answers challenges.

@@ -3,24 +3,16 @@
 use crate::bridge::BridgeKey;
 use crate::cause::{Branch, Outcome};
 use crate::leg::LegKey;
+use contract::ProcessId;
+pub(crate) use contract::records::Far;
 use contract::records::{CallRecord, Owner, SCHEMA};
 use dialplan::Step;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Names a call within the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct CallKey(pub(crate) u64);
-
-/// Why the call has, or wants, a far leg.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Far {
-    /// The dial step: the call ends with it.
-    Dial,
-    /// The answer step: the plan goes on at once.
-    Answer,
-    /// Playback or echo: the plan goes on when the far leg ends.
-    Play,
-}
 
 /// A dial under way: everyone rings, the first that answers wins.
 #[derive(Debug)]
@@ -40,6 +32,14 @@ pub(crate) struct Dialing {
     pub(crate) winner: Option<LegKey>,
     /// The store did not answer for one of them.
     pub(crate) store_down: bool,
+}
+
+/// A relay that a call's media moves away from while both still forward.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    pub(crate) relay: ProcessId,
+    /// Ids of the legs that were not heard at the new one yet.
+    pub(crate) legs: Vec<String>,
 }
 
 /// One call.
@@ -74,8 +74,14 @@ pub(crate) struct Call {
     /// The last provisional answer to the caller: status and description.
     pub(crate) progress: Option<(u16, Option<String>)>,
     pub(crate) started_at: u64,
-    /// A relay knows it.
-    pub(crate) described: bool,
+    /// The relay that has its legs, once one was asked.
+    pub(crate) relay: Option<ProcessId>,
+    /// Relays that could not have them.
+    pub(crate) refused: Vec<ProcessId>,
+    /// A former relay that goes on until these legs are heard at the new one.
+    pub(crate) leaving: Option<Leaving>,
+    /// The last media events taken: who told each, and its number.
+    pub(crate) heard: VecDeque<(ProcessId, u64)>,
     /// A record of it is or will be in the store.
     pub(crate) saved: bool,
     /// The store did not take its records: it will not outlive us.
@@ -96,6 +102,10 @@ impl Call {
             exten: self.exten.clone(),
             step: self.step,
             started_at: self.started_at,
+            endpoint: self.endpoint.clone(),
+            caller_number: self.caller_number.clone(),
+            caller_name: self.caller_name.clone(),
+            far: self.far,
         }
     }
 }

@@ -6,11 +6,17 @@ use crate::headers;
 use crate::leg::{Asking, Exchange, LegKey, Phase, Purpose, Serving};
 use crate::negotiate::{self, BodyError};
 use crate::timers::Timer;
+use contract::records::Direction;
 use dialplan::Cause;
 use sip::message::Message;
 use sip::transaction::{ClientId, ServerId};
 use sip::{Method, Name};
 use std::time::Duration;
+
+/// What a leg must know is told again after this, where something else is under way on it.
+const BUSY: Duration = Duration::from_millis(500);
+/// How often a phone may be busy with something else.
+const MAX_REFUSALS: u32 = 8;
 
 impl Core {
     /// A leg asks for a change.
@@ -137,6 +143,7 @@ impl Core {
         }
         let invite = asking.invite;
         let body = sdp.map(|sdp| other.told.tell(&sdp));
+        other.realign = None;
         if !self.change(turn, other_key, invite, body, Purpose::Carry(asker)) {
             self.fail_change(turn, asker, other_key, 500);
         }
@@ -331,6 +338,7 @@ impl Core {
             dialog.refresh_target(&message);
         }
         let Some(call) = leg.call else { return };
+        leg.refreshed_at = turn.now.unix();
         let legs: Vec<LegKey> = [Some(leg_key), self.other(leg_key)].into_iter().flatten().collect();
         self.save(turn, call, &legs, false, AfterSave::AnswerChange(leg_key));
     }
@@ -376,11 +384,7 @@ impl Core {
                 self.refresh_refused(turn, leg_key, least);
                 self.realign(turn, leg_key);
             }
-            // Glare: we made this leg's Call-ID or they did; wait as who did not would (RFC 3261 14.1).
-            Purpose::Realign if status == 491 => {
-                let wait = Duration::from_millis(turn.between(2100, 4000));
-                self.timers.arm(Timer::Retry(leg_key), turn.now.mono + wait);
-            }
+            Purpose::Realign if self.realign_later(turn, leg_key, status) => {}
             Purpose::Realign => {
                 self.broken(turn, leg_key, Cause::BEARER_NOT_AVAILABLE, "a phone refused the new session")
             }
@@ -458,15 +462,50 @@ impl Core {
     /// Tells a leg what it must know, as soon as nothing else is under way on it.
     pub(crate) fn realign(&mut self, turn: &mut Turn<'_>, leg_key: LegKey) {
         let Some(leg) = self.legs.get_mut(&leg_key) else { return };
-        if leg.realign.is_none() || !leg.is_up() {
+        if (leg.realign.is_none() && leg.place.is_none()) || !leg.is_up() {
             return;
         }
-        if leg.is_busy() || leg.awaits_answer.is_some() {
-            return self.timers.arm(Timer::Retry(leg_key), turn.now.mono + Duration::from_secs(1));
+        // The ACK with the answer may have gone to the leg's former owner: then it is asked for anew.
+        if leg.is_busy() || (leg.awaits_answer.is_some() && !leg.adopted) {
+            return self.timers.arm(Timer::Retry(leg_key), turn.now.mono + BUSY);
         }
-        let Some(sdp) = leg.realign.clone() else { return };
-        let body = leg.told.tell(&sdp);
-        self.change(turn, leg_key, true, Some(body), Purpose::Realign);
+        let sdp = leg.realign.clone().unwrap_or_else(|| leg.told.text().to_owned());
+        leg.placing = leg.place.take();
+        let body = match &leg.placing {
+            Some(place) => leg.told.renew(&negotiate::relocate(&sdp, place)),
+            None => leg.told.tell(&sdp),
+        };
+        if !self.change(turn, leg_key, true, Some(body), Purpose::Realign) {
+            self.unplaced(leg_key);
+            self.timers.arm(Timer::Retry(leg_key), turn.now.mono + BUSY);
+        }
+    }
+
+    /// What a re-INVITE said of the leg's place did not reach the phone.
+    fn unplaced(&mut self, leg_key: LegKey) {
+        if let Some(leg) = self.legs.get_mut(&leg_key) {
+            let placing = leg.placing.take();
+            leg.place = leg.place.take().or(placing);
+        }
+    }
+
+    /// A phone refused for the moment what it must know: it is told again. False if it refused for good.
+    fn realign_later(&mut self, turn: &mut Turn<'_>, leg_key: LegKey, status: u16) -> bool {
+        self.unplaced(leg_key);
+        let Some(leg) = self.legs.get_mut(&leg_key) else { return false };
+        let wait = match status {
+            // Glare: who made the Call-ID waits longer (RFC 3261 14.1).
+            491 if leg.direction == Direction::Outbound => turn.between(2100, 4000),
+            491 => turn.between(0, 2000),
+            // It is busy with something else (RFC 3261 14.2), or somebody between us is.
+            500 | 503 if leg.refusals < MAX_REFUSALS => {
+                leg.refusals += 1;
+                turn.between(500, 2000)
+            }
+            _ => return false,
+        };
+        self.timers.arm(Timer::Retry(leg_key), turn.now.mono + Duration::from_millis(wait));
+        true
     }
 
     /// The leg took what it was told: the relay learns where its media is now.
@@ -475,14 +514,26 @@ impl Core {
         let other = self.other(leg_key);
         let Some(leg) = self.legs.get_mut(&leg_key) else { return };
         leg.realign = None;
+        leg.placing = None;
+        leg.refusals = 0;
         let Some(answer) = body else { return };
+        let awaiting = leg.awaits_answer.take();
         let moved = leg.said.as_deref().is_none_or(|said| !negotiate::agrees(said, &answer));
         leg.said = Some(answer);
         leg.said_offer = false;
-        if let (true, Some(other)) = (moved, other) {
+        if let Some(other) = awaiting {
+            // That is what the ACK would have said.
+            let answer = self.legs.get(&leg_key).and_then(|leg| leg.said.clone()).unwrap_or_default();
+            match self.fit_answer(other, leg_key, &answer) {
+                Some(answer) => self.describe_answer(turn, other, leg_key, &answer, Then::Acknowledged(other)),
+                None => self.broken(turn, leg_key, Cause::BEARER_NOT_AVAILABLE, "an answer without a common codec"),
+            }
+        } else if let (true, Some(other)) = (moved, other) {
             self.restore(turn, leg_key, other);
         }
         self.save_leg(turn, leg_key);
+        // The media may have moved once more meanwhile.
+        self.realign(turn, leg_key);
     }
 
     fn save_leg(&mut self, turn: &mut Turn<'_>, leg_key: LegKey) {

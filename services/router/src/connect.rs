@@ -9,7 +9,6 @@ use crate::end::End;
 use crate::headers;
 use crate::io::Ask;
 use crate::leg::{LegKey, Phase, Resend};
-use crate::media;
 use crate::negotiate;
 use crate::timers::Timer;
 use bytes::Bytes;
@@ -48,6 +47,7 @@ impl Core {
         leg.remote_session = headers::session_of(message).or(leg.remote_session.take());
         leg.dialog = Some(dialog);
         leg.unacknowledged = Some(cseq);
+        leg.last_invite = Some(cseq);
         leg.allows_update = headers::allows_update(message) == Some(true);
         leg.answered_at = turn.now.unix();
         leg.cancel = None;
@@ -96,7 +96,6 @@ impl Core {
                 if let Some(leg) = self.legs.get_mut(&leg_key) {
                     leg.said = Some(offer);
                     leg.said_offer = true;
-                    leg.described = true;
                 }
                 match fitting {
                     Some(fitting) => self.describe(turn, leg_key, near, &fitting, Then::ConnectedOffer(leg_key)),
@@ -146,6 +145,9 @@ impl Core {
         let Some(near_key) = self.calls.get(&key).map(|c| c.leg) else { return };
         let Some(near) = self.legs.get_mut(&near_key) else { return };
         if near.server.is_some() {
+            // Who heard early media at another place goes by the first description that it got (RFC 3261 13.2.1).
+            let early = !near.told.text().is_empty() && !negotiate::same_place(near.told.text(), &sdp);
+            near.place = early.then(|| sdp.clone());
             near.told.tell(&sdp);
             self.bridge(turn, key, leg_key, AfterSave::AnswerCaller(key));
         } else {
@@ -182,12 +184,13 @@ impl Core {
     /// Joins the caller with its new far leg and saves all that is confirmed; the former far leg goes.
     fn bridge(&mut self, turn: &mut Turn<'_>, key: CallKey, far_key: LegKey, after: AfterSave) {
         let Some(call) = self.calls.get(&key) else { return };
-        let (near_key, owner, former) = (call.leg, call.owner, call.bridge);
+        let (near_key, owner, former, call_id) = (call.leg, call.owner, call.bridge, call.id.clone());
         if let Some(former) = former {
             self.leave_bridge(turn, former, near_key);
         }
         let bridge_key = BridgeKey(self.number());
-        let bridge = Bridge { id: turn.token(8), owner, legs: [near_key, far_key] };
+        let id = contract::leg::leg_id(&call_id, &turn.token(8));
+        let bridge = Bridge { id, owner, legs: [near_key, far_key] };
         self.bridges.insert(bridge_key, bridge);
         for leg in [near_key, far_key] {
             if let Some(leg) = self.legs.get_mut(&leg) {
@@ -206,12 +209,9 @@ impl Core {
         let Some(bridge) = self.bridges.remove(&former) else { return };
         let far = bridge.other(near);
         self.order(Ask::Remove { kind: "bridge", id: bridge.id, owner: bridge.owner });
-        if let Some(leg) = self.legs.get(&far) {
-            let command = media::delete_leg(&leg.call_id, &leg.id);
-            self.order(Ask::Media(command));
-            self.detach(far);
-            self.bye(turn, far, Some(cause::reason(Cause::NORMAL)));
-        }
+        self.leave_relay(far);
+        self.detach(far);
+        self.bye(turn, far, Some(cause::reason(Cause::NORMAL)));
     }
 
     /// The caller's and callee's records are saved, or could not be: the caller gets its 2xx.
@@ -270,6 +270,7 @@ impl Core {
         let endpoint = self.legs.get(&far).map(|l| l.endpoint.clone()).unwrap_or_default();
         tracing::info!(call = %id, %endpoint, unprotected, "answered");
         self.event(turn, &id, CallEventKind::Answered { endpoint });
+        self.realign(turn, far);
         if dialing.is_none_or(|d| d.far != Far::Answer) {
             return;
         }
@@ -398,8 +399,14 @@ impl Core {
             return;
         };
         let Some(leg) = self.legs.get_mut(&leg_key) else { return };
-        if leg.resend.as_ref().is_none_or(|r| r.cseq != cseq.number) {
+        // Of one that was another's, the 2xx is not ours to send again; its ACK still carries what is waited for.
+        let adopted = leg.adopted && leg.awaits_answer.is_some() && leg.exchange.is_none();
+        let owed = adopted && leg.dialog.as_ref().is_some_and(|d| d.remote_cseq == Some(cseq.number));
+        if !owed && leg.resend.as_ref().is_none_or(|r| r.cseq != cseq.number) {
             return;
+        }
+        if owed {
+            leg.realign = None;
         }
         leg.resend = None;
         self.timers.disarm(Timer::Resend(leg_key));

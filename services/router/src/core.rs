@@ -4,14 +4,18 @@
 use crate::Limits;
 use crate::bridge::{Bridge, BridgeKey};
 use crate::call::{Call, CallKey};
+use crate::elsewhere::first_sender;
 use crate::headers;
 use crate::identify::Directory;
-use crate::io::{Answer, Ask, AskId, Input, Output};
+use crate::io::{Ask, AskId, Input, Output};
 use crate::leg::{Leg, LegKey};
+use crate::probe::Probe;
+use crate::takeover::{Step, Takeover};
 use crate::timers::{Timer, Timers};
 use bytes::Bytes;
 use contract::events::{CallEvent, CallEventKind};
 use contract::hop::{self, Inside};
+use contract::ng::Command;
 use contract::peers::Peers;
 use contract::{KeyRing, Now, ProcessId, Service};
 use rand::RngCore;
@@ -110,6 +114,14 @@ pub(crate) enum Then {
     Changed { asker: LegKey },
     /// The other's offer (the asker made none), described for the asker.
     ChangedOffer { asker: LegKey, other: LegKey },
+    /// The offer or answer that moves a call's media to this relay, described for a leg.
+    Moved { call: CallKey, relay: ProcessId, leg: LegKey },
+    /// A relay was asked whether it is there.
+    Probed(ProcessId),
+    /// A relay was told who owns a call that was taken over.
+    Claimed(CallKey),
+    /// Who owns what.
+    Takeover(Step),
     /// A record is saved.
     Saved(u64),
     /// The relay was told something whose answer changes nothing.
@@ -158,6 +170,16 @@ pub struct Counters {
     pub media_errors: u64,
     /// Calls that ended because neither side sent media.
     pub media_timeouts: u64,
+    /// Relays lost.
+    pub relays_lost: u64,
+    /// Times that a call's media moved to another relay.
+    pub moves: u64,
+    /// Calls taken over from routers that are gone.
+    pub adopted: u64,
+    /// Calls that other routers took, dropped here.
+    pub lost: u64,
+    /// Requests passed on to the router that has their leg.
+    pub forwarded: u64,
     /// Messages that could not be read or belonged to nothing.
     pub dropped: u64,
 }
@@ -198,8 +220,15 @@ pub struct Core {
     pub(crate) servers: HashMap<ServerId, LegKey>,
     pub(crate) clients: HashMap<ClientId, Client>,
     pub(crate) asks: BTreeMap<AskId, Then>,
+    /// What relays were asked that another relay may be asked instead.
+    pub(crate) commands: BTreeMap<AskId, (ProcessId, Command)>,
+    /// Of all these, those whose answer is known: there is nobody to ask.
+    pub(crate) refused: VecDeque<AskId>,
+    /// Relays that have calls of ours, or had some when they were lost.
+    pub(crate) probes: BTreeMap<ProcessId, Probe>,
     pub(crate) saving: BTreeMap<u64, Saving>,
     pub(crate) timers: Timers,
+    pub(crate) takeover: Takeover,
     pub(crate) out: VecDeque<Output>,
     pub(crate) counters: Counters,
     next: u64,
@@ -220,8 +249,12 @@ impl Core {
             servers: HashMap::new(),
             clients: HashMap::new(),
             asks: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            refused: VecDeque::new(),
+            probes: BTreeMap::new(),
             saving: BTreeMap::new(),
             timers: Timers::default(),
+            takeover: Takeover::default(),
             out: VecDeque::new(),
             counters: Counters::default(),
             next: 0,
@@ -231,15 +264,30 @@ impl Core {
     /// Takes one input. Then poll until there is no more output, and come back at the deadline at the latest.
     pub fn handle(&mut self, view: &View<'_>, input: Input<'_>, now: Now, rng: &mut dyn RngCore) {
         let turn = &mut Turn { view, now, rng };
+        if let Some(input) = self.admit(turn, input) {
+            self.act(turn, input);
+        }
+    }
+
+    /// Does what an input wants.
+    pub(crate) fn act(&mut self, turn: &mut Turn<'_>, input: Input<'_>) {
         match input {
             Input::Message(inside) => self.message(turn, inside),
             Input::Answered(id, answer) => self.answered(turn, id, answer),
-            Input::Media(event) => self.media_event(turn, event),
+            Input::Media { relay, event } => self.media_event(turn, relay, event),
             Input::Unsent(bytes) => self.unsent(turn, bytes),
             Input::HangUp => self.hang_up(turn),
             Input::Tick => {}
         }
+        // What is due waits with everything else.
+        if self.takeover.in_doubt() {
+            return;
+        }
         self.advance(turn);
+        while !self.refused.is_empty() {
+            self.refuse_asks(turn);
+            self.advance(turn);
+        }
     }
 
     /// The next thing to do.
@@ -249,10 +297,11 @@ impl Core {
 
     /// When [`Input::Tick`] is due at the latest, in monotonic time.
     pub fn deadline(&self) -> Option<Duration> {
-        match (self.transactions.deadline(), self.timers.deadline()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        if self.takeover.in_doubt() {
+            return None;
         }
+        let times = [self.transactions.deadline(), self.timers.deadline(), self.takeover.deadline()];
+        times.into_iter().flatten().min()
     }
 
     /// Counts since the start.
@@ -269,7 +318,12 @@ impl Core {
             asks: self.asks.len() + self.saving.len(),
             timers: self.timers.len(),
             transactions: self.transactions.len(),
-            indices: self.dialogs.len() + self.callers.len() + self.ids.len() + self.servers.len() + self.clients.len(),
+            indices: self.dialogs.len()
+                + self.callers.len()
+                + self.ids.len()
+                + self.servers.len()
+                + self.clients.len()
+                + self.takeover.parked.len(),
         }
     }
 
@@ -329,6 +383,9 @@ impl Core {
                 Some(Timer::Resend(leg)) => self.resend(turn, leg),
                 Some(Timer::Session(leg)) => self.session_due(turn, leg),
                 Some(Timer::Retry(leg)) => self.realign(turn, leg),
+                Some(Timer::Probe(relay)) => self.probe(turn, relay),
+                Some(Timer::Move(call)) => self.move_again(turn, call),
+                Some(Timer::Leave(call)) => self.leave_former(call),
                 None => break,
             }
         }
@@ -353,17 +410,25 @@ impl Core {
             }
             return;
         }
-        match self.transactions.receive(&message, &inside.bytes, inside.from, true, turn.now.mono) {
-            Received::Request(server) => self.request(turn, &message, server, inside),
+        let inside = first_sender(inside, &message);
+        if !self.is_elsewhere(turn, &message, &inside) {
+            self.receive(turn, &message, &inside);
+        }
+    }
+
+    /// Takes a message that belongs here, or nowhere.
+    pub(crate) fn receive(&mut self, turn: &mut Turn<'_>, message: &Message<'_>, inside: &Inside) {
+        match self.transactions.receive(message, &inside.bytes, inside.from, true, turn.now.mono) {
+            Received::Request(server) => self.request(turn, message, server, inside),
             Received::Cancel { cancel, invite } => self.cancelled(turn, cancel, invite),
-            Received::Ack2xx => self.acknowledged(turn, &message),
-            Received::Response(client) => self.response(turn, &message, client),
-            Received::StrayResponse => self.stray_response(turn, &message),
+            Received::Ack2xx => self.acknowledged(turn, message),
+            Received::Response(client) => self.response(turn, message, client),
+            Received::StrayResponse => self.stray_response(turn, message),
             Received::Overflow => {
                 self.counters.overflow += 1;
                 if message.method() != Some(Method::Ack) {
                     let after = turn.between(5, 30).to_string();
-                    let bytes = build::response(&message, 503, None, None).header(Name::RetryAfter, after).finish();
+                    let bytes = build::response(message, 503, None, None).header(Name::RetryAfter, after).finish();
                     self.out.push_back(Output::Send { to: inside.from, bytes });
                 }
             }
@@ -502,89 +567,6 @@ impl Core {
                 self.close(id);
             }
             _ => {}
-        }
-    }
-
-    /// A request of ours had no answer in time, or could not be sent.
-    fn client_failed(&mut self, turn: &mut Turn<'_>, id: ClientId) {
-        let Some(client) = self.clients.get(&id).copied() else { return };
-        match client {
-            Client::Invite(leg) => self.branch_silent(turn, id, leg),
-            Client::Change(leg) => self.change_failed(turn, id, leg, 408),
-            Client::Info { from, server, to } => {
-                self.close(id);
-                self.info_done(turn, from, server, to, 408);
-            }
-            Client::Bye(leg) | Client::Cancel(leg) => {
-                self.close(id);
-                self.bury(leg);
-            }
-            Client::Stray => {
-                self.close(id);
-            }
-        }
-    }
-
-    /// A transaction of ours is over: no further 2xx can come.
-    fn client_done(&mut self, turn: &mut Turn<'_>, id: ClientId) {
-        match self.clients.get(&id).copied() {
-            Some(Client::Invite(leg)) if self.legs.get(&leg).is_none_or(|l| l.phase != crate::leg::Phase::Setup) => {
-                self.close(id);
-            }
-            Some(Client::Change(leg)) if self.asking(leg, id) => self.change_failed(turn, id, leg, 408),
-            Some(Client::Invite(leg)) => self.branch_silent(turn, id, leg),
-            Some(Client::Bye(leg) | Client::Cancel(leg) | Client::Change(leg)) => {
-                self.close(id);
-                self.bury(leg);
-            }
-            Some(Client::Stray) => {
-                self.close(id);
-            }
-            Some(Client::Info { from, server, to }) => {
-                self.close(id);
-                self.info_done(turn, from, server, to, 408);
-            }
-            None => {}
-        }
-    }
-
-    /// A message did not reach its process. A request of ours is as good as unanswered; a response is asked for again.
-    fn unsent(&mut self, turn: &mut Turn<'_>, bytes: &Bytes) {
-        let Ok(message) = Message::parse_stream(bytes) else { return };
-        let method = message.method();
-        if !message.is_request() || method == Some(Method::Ack) {
-            return;
-        }
-        let found = self.clients.keys().copied().find(|id| self.transactions.client_request(*id) == Some(bytes));
-        if let Some(id) = found {
-            self.transactions.transport_error(id, turn.now.mono);
-        }
-    }
-
-    fn answered(&mut self, turn: &mut Turn<'_>, id: AskId, answer: Answer) {
-        let Some(then) = self.asks.remove(&id) else { return };
-        match (then, answer) {
-            (Then::Nonce(call), Answer::Nonce(result)) => self.nonce_used(turn, call, result),
-            (Then::Located { call, dial, endpoint }, Answer::Bindings(result)) => {
-                self.located(turn, call, dial, &endpoint, result);
-            }
-            (Then::Saved(group), Answer::Stored(result)) => self.saved(turn, group, result.is_ok()),
-            (then, Answer::Sdp(result)) => {
-                self.counters.media_errors += u64::from(result.is_err());
-                match then {
-                    Then::Offered(leg) => self.offered(turn, leg, result),
-                    Then::Early { leg, status } => self.early(turn, leg, status, result),
-                    Then::Connected(leg) => self.connected(turn, leg, result),
-                    Then::ConnectedOffer(leg) => self.connected_offer(turn, leg, result),
-                    Then::Acknowledged(leg) => self.acknowledge_with(turn, leg, result),
-                    Then::Changing { asker, other } => self.changing(turn, asker, other, result),
-                    Then::Changed { asker } => self.changed(turn, asker, result),
-                    Then::ChangedOffer { asker, other } => self.changed_offer(turn, asker, other, result),
-                    _ => {}
-                }
-            }
-            // An answer of another kind than the question: the driver's fault. The timers of the call will end it.
-            _ => self.counters.dropped += 1,
         }
     }
 }

@@ -7,7 +7,6 @@ use crate::core::{Client, Core, Then, Turn};
 use crate::headers;
 use crate::io::Ask;
 use crate::leg::{Begin, Leg, LegKey, Phase};
-use crate::media;
 use crate::negotiate::{self, Told};
 use crate::timers::Timer;
 use contract::events::CallEventKind;
@@ -156,7 +155,8 @@ impl Core {
         let Some(next) = next else {
             return self.branch_ended(key, Branch::Status(500));
         };
-        let (leg_id, tag, branch_call) = (turn.token(8), turn.token(8), turn.token(16));
+        let leg_id = contract::leg::leg_id(&call.id, &turn.token(8));
+        let (tag, branch_call) = (turn.token(8), turn.token(16));
         let token = LegToken { process: turn.view.me, leg: leg_id.clone() }.seal(turn.view.keys);
         let host_port = turn.view.directory.pbx().domains.first().cloned();
         let host_port = host_port.unwrap_or_else(|| headers::host_of(&place).to_owned());
@@ -199,7 +199,6 @@ impl Core {
         leg.remote = callee.remote;
         leg.next = Some(next);
         leg.draft = Some(request);
-        leg.described = offer.is_some();
         self.dialogs.insert(leg.name.clone(), leg_key);
         self.legs.insert(leg_key, leg);
         if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
@@ -209,30 +208,6 @@ impl Core {
             Some(offer) => self.describe(turn, near_key, leg_key, &offer, Then::Offered(leg_key)),
             None => self.send_invite(turn, leg_key, None),
         }
-    }
-
-    /// Has a leg's offer described for another leg.
-    pub(crate) fn describe(&mut self, turn: &Turn<'_>, from: LegKey, to: LegKey, offer: &str, then: Then) {
-        let (Some(a), Some(b)) = (self.legs.get(&from), self.legs.get(&to)) else { return };
-        let command = media::offer(&a.call_id, a.side(), b.side(), offer, turn.view.me);
-        if let Some(call) = a.call.and_then(|c| self.calls.get_mut(&c)) {
-            call.described = true;
-        }
-        self.ask(Ask::Media(command), then);
-    }
-
-    /// Has a leg's answer described for the leg that made the offer.
-    pub(crate) fn describe_answer(
-        &mut self,
-        turn: &Turn<'_>,
-        offerer: LegKey,
-        answerer: LegKey,
-        answer: &str,
-        then: Then,
-    ) {
-        let (Some(a), Some(b)) = (self.legs.get(&offerer), self.legs.get(&answerer)) else { return };
-        let command = media::answer(&a.call_id, a.side(), b.side(), answer, turn.view.me);
-        self.ask(Ask::Media(command), then);
     }
 
     /// The caller's offer is described for a branch: it may ring.
@@ -483,10 +458,7 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&leg_key) else { return };
         leg.phase = Phase::Ending;
         if let Some(key) = leg.call.take() {
-            if leg.described {
-                let command = media::delete_leg(&leg.call_id, &leg.id);
-                self.order(Ask::Media(command));
-            }
+            self.leave_relay(leg_key);
             if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
                 dialing.branches.retain(|b| *b != leg_key);
                 if dialing.early == Some(leg_key) {
@@ -546,10 +518,7 @@ impl Core {
             let Some(leg) = self.legs.get_mut(&leg_key) else { continue };
             leg.phase = Phase::Ending;
             leg.call = None;
-            if leg.described {
-                let command = media::delete_leg(&leg.call_id, &leg.id);
-                self.order(Ask::Media(command));
-            }
+            self.leave_relay(leg_key);
             match self.legs.get_mut(&leg_key) {
                 Some(leg) if leg.client.is_none() => self.bury(leg_key),
                 Some(leg) if leg.progressed => self.send_cancel(turn, leg_key, reason.clone()),

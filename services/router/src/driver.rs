@@ -8,7 +8,7 @@ use contract::config::RouterEntry;
 use contract::events::CallEvent;
 use contract::location::StoreError;
 use contract::media::MediaEvent;
-use contract::ng::Reply;
+use contract::ng::{Command, Reply};
 use contract::peers::{Peer, PeerState, Peers};
 use contract::{KeyRing, ProcessId, Service};
 use prometheus_client::metrics::counter::Counter;
@@ -16,7 +16,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use runtime::drain::DrainGuard;
 use runtime::media::MediaControl;
-use runtime::mesh::Member;
+use runtime::mesh::{Member, Parcel, Unsent};
 use runtime::metrics::Reason;
 use runtime::source::Subscription;
 use runtime::store::Store;
@@ -36,15 +36,11 @@ const VIEWS: usize = 16;
 ///
 /// # Errors
 /// None at present; setting up may come to fail.
-pub fn build(
-    config: Config,
-    deps: Deps<RouterEntry>,
-    media: Arc<dyn MediaControl>,
-    media_events: mpsc::Receiver<MediaEvent>,
-) -> anyhow::Result<Running> {
+pub fn build(config: Config, deps: Deps<RouterEntry>, media: Arc<dyn MediaControl>) -> anyhow::Result<Running> {
     let Deps { process, mesh, store, keys, source, clock, drain, metrics, health } = deps;
     let peers = mesh.peers();
-    let member = mesh.join(Peer::new(Service::Router, process));
+    let mut member = mesh.join(Peer::new(Service::Router, process));
+    let (media_events, unsent) = (member.events(), member.unsent());
     let mut running = Running::new();
     let (viewer, views) = mpsc::channel::<oneshot::Sender<Value>>(VIEWS);
     running.view("calls", move || {
@@ -74,6 +70,7 @@ pub fn build(
         keys,
         media,
         media_events,
+        unsent,
         source,
         clock,
         drain,
@@ -113,7 +110,8 @@ struct Driver {
     store: Arc<dyn Store>,
     keys: Arc<KeyRing>,
     media: Arc<dyn MediaControl>,
-    media_events: mpsc::Receiver<MediaEvent>,
+    media_events: mpsc::Receiver<(ProcessId, MediaEvent)>,
+    unsent: mpsc::Receiver<Unsent>,
     source: Subscription<RouterEntry>,
     clock: Clock,
     drain: Drain,
@@ -138,7 +136,8 @@ struct Driver {
 enum Woken {
     Message(contract::hop::Inside),
     Done(Done),
-    Media(MediaEvent),
+    Media(ProcessId, MediaEvent),
+    Unsent(Unsent),
     View(oneshot::Sender<Value>),
     Configured,
     Peers,
@@ -151,13 +150,13 @@ impl Driver {
     async fn run(mut self) -> anyhow::Result<()> {
         let mut rng = entropy();
         let mut draining = false;
-        let mut media_open = true;
         let mut beat = tokio::time::interval(Duration::from_secs(1));
         let mut limit = None;
         let end = tokio::time::sleep(Duration::MAX);
         tokio::pin!(end);
         self.configured();
         self.known = self.peers.borrow_and_update().clone();
+        self.turn(Input::Tick, draining, &mut rng);
         loop {
             while let Some((id, answer)) = self.ready.pop_front() {
                 self.turn(Input::Answered(id, answer), draining, &mut rng);
@@ -168,13 +167,8 @@ impl Driver {
                     None => anyhow::bail!("another process has this one's name"),
                 },
                 done = self.lookups.next() => Woken::Done(done),
-                event = self.media_events.recv(), if media_open => match event {
-                    Some(event) => Woken::Media(event),
-                    None => {
-                        media_open = false;
-                        continue;
-                    }
-                },
+                Some((relay, event)) = self.media_events.recv() => Woken::Media(relay, event),
+                Some(unsent) = self.unsent.recv() => Woken::Unsent(unsent),
                 Some(view) = self.views.recv() => Woken::View(view),
                 () = self.source.changed() => Woken::Configured,
                 Ok(()) = self.peers.changed() => Woken::Peers,
@@ -186,13 +180,23 @@ impl Driver {
             match woken {
                 Woken::Message(inside) => self.turn(Input::Message(&inside), draining, &mut rng),
                 Woken::Done(done) => self.done(done, draining, &mut rng),
-                Woken::Media(event) => self.turn(Input::Media(&event), draining, &mut rng),
+                Woken::Media(relay, event) => self.turn(Input::Media { relay, event: &event }, draining, &mut rng),
+                Woken::Unsent(Unsent { to, parcel: Parcel::Sip(bytes) }) => {
+                    tracing::debug!(%to, "not taken");
+                    runtime::metrics::count(&self.counts, "unsent");
+                    self.turn(Input::Unsent(&bytes), draining, &mut rng);
+                }
+                // Routers tell of no media.
+                Woken::Unsent(_) => {}
                 Woken::View(tell) => {
                     // Who asked may have gone.
                     let _ = tell.send(self.core.view());
                 }
                 Woken::Configured => self.configured(),
-                Woken::Peers => self.known = self.peers.borrow_and_update().clone(),
+                Woken::Peers => {
+                    self.known = self.peers.borrow_and_update().clone();
+                    self.turn(Input::Tick, draining, &mut rng);
+                }
                 Woken::Drain => {
                     draining = true;
                     limit = Some(self.clock.now().mono + self.config.drain_limit);
@@ -286,8 +290,11 @@ impl Driver {
 
     fn begin(&mut self, id: Option<AskId>, lane: Option<String>, ask: Ask) {
         let (store, media, unix) = (self.store.clone(), self.media.clone(), self.clock.now().unix());
-        let (limit, failure, freed) = (self.config.ask_timeout, failure(&ask, "too many questions"), lane.clone());
-        let late = self::failure(&ask, "no answer in time");
+        let (limit, failure, freed) = (self.limit(&ask), failure(&ask, "too many questions"), lane.clone());
+        let late = match &ask {
+            Ask::Media { .. } => Answer::NoRelay("no answer in time".to_owned()),
+            other => self::failure(other, "no answer in time"),
+        };
         let asked = self.lookups.push(async move {
             let answer = tokio::time::timeout(limit, perform(store, media, unix, ask)).await.unwrap_or(late);
             Done { id, lane, answer }
@@ -298,6 +305,14 @@ impl Driver {
                 self.ready.push_back((id, failure));
             }
             self.free(freed);
+        }
+    }
+
+    /// How long an answer may take.
+    fn limit(&self, ask: &Ask) -> Duration {
+        match ask {
+            Ask::Media { command: Command::Ping, .. } => self.config.ask_timeout.min(crate::probe::PERIOD),
+            _ => self.config.ask_timeout,
         }
     }
 
@@ -332,6 +347,11 @@ impl Driver {
             ("unprotected", old.unprotected, new.unprotected),
             ("media_error", old.media_errors, new.media_errors),
             ("media_timeout", old.media_timeouts, new.media_timeouts),
+            ("relay_lost", old.relays_lost, new.relays_lost),
+            ("media_moved", old.moves, new.moves),
+            ("taken_over", old.adopted, new.adopted),
+            ("lost", old.lost, new.lost),
+            ("forwarded", old.forwarded, new.forwarded),
             ("dropped", old.dropped, new.dropped),
         ] {
             if new > old {
@@ -345,12 +365,13 @@ impl Driver {
     }
 }
 
-/// Questions that must be asked in order: those about one record, and those about one call at the relay.
+/// Questions that must be asked in order: those about one record, and those about one call at one relay.
 fn lane(ask: &Ask) -> Option<String> {
     match ask {
         Ask::Load { .. } | Ask::UseNonce { .. } => None,
+        Ask::Standing { .. } | Ask::Owners | Ask::Owned { .. } | Ask::Take { .. } | Ask::Record { .. } => None,
         Ask::Save { kind, id, .. } | Ask::Remove { kind, id, .. } => Some(format!("{kind}/{id}")),
-        Ask::Media(command) => Some(format!("media/{}", crate::media::call_of(command))),
+        Ask::Media { relay, command } => Some(format!("{relay}/{}", crate::media::call_of(command))),
     }
 }
 
@@ -361,7 +382,13 @@ fn failure(ask: &Ask, why: &str) -> Answer {
         Ask::Load { .. } => Answer::Bindings(Err(store())),
         Ask::UseNonce { .. } => Answer::Nonce(Err(store())),
         Ask::Save { .. } | Ask::Remove { .. } => Answer::Stored(Err(store())),
-        Ask::Media(_) => Answer::Sdp(Err(why.to_owned())),
+        Ask::Standing { .. } => Answer::Standing(Err(store())),
+        Ask::Owners => Answer::Owners(Err(store())),
+        Ask::Owned { .. } => Answer::Owned(Err(store())),
+        Ask::Take { .. } => Answer::Taken(Err(store())),
+        Ask::Record { .. } => Answer::Record(Err(store())),
+        // The relay is not to blame.
+        Ask::Media { .. } => Answer::Sdp(Err(why.to_owned())),
     }
 }
 
@@ -371,11 +398,18 @@ async fn perform(store: Arc<dyn Store>, media: Arc<dyn MediaControl>, unix: u64,
         Ask::UseNonce { nonce, nc, ttl } => Answer::Nonce(store.use_nonce(&nonce, nc, ttl, unix).await),
         Ask::Save { kind, id, owner, value } => Answer::Stored(store.save(kind, &id, owner, value).await),
         Ask::Remove { kind, id, owner } => Answer::Stored(store.remove(kind, &id, owner).await),
-        Ask::Media(command) => Answer::Sdp(match media.request(command).await {
-            Ok(Reply::Sdp(sdp)) => String::from_utf8(sdp).map_err(|_| "a description that is not UTF-8".to_owned()),
-            Ok(Reply::Error(reason)) => Err(reason),
-            Ok(_) => Ok(String::new()),
-            Err(error) => Err(error.to_string()),
-        }),
+        Ask::Standing { process } => Answer::Standing(store.standing(process).await),
+        Ask::Owners => Answer::Owners(store.owners().await),
+        Ask::Owned { process } => Answer::Owned(store.owned(process).await),
+        Ask::Take { records, to } => Answer::Taken(store.take(&records, to).await),
+        Ask::Record { kind, id } => Answer::Record(store.record(kind, &id).await.map(|r| r.map(|(owner, _)| owner))),
+        Ask::Media { relay, command } => match media.request(relay, command).await {
+            Ok(Reply::Sdp(sdp)) => {
+                Answer::Sdp(String::from_utf8(sdp).map_err(|_| "a description that is not UTF-8".to_owned()))
+            }
+            Ok(Reply::Error(reason)) => Answer::Sdp(Err(reason)),
+            Ok(_) => Answer::Sdp(Ok(String::new())),
+            Err(error) => Answer::NoRelay(error.to_string()),
+        },
     }
 }

@@ -10,7 +10,6 @@ use crate::media;
 use crate::negotiate;
 use crate::timers::Timer;
 use contract::events::CallEventKind;
-use contract::media::{MediaEvent, MediaEventKind};
 use dialplan::Cause;
 use sip::transaction::ServerId;
 use sip::{Method, Name};
@@ -63,8 +62,10 @@ impl Core {
             self.detach(leg);
             self.bye(turn, leg, Some(reason.clone()));
         }
-        if call.described {
-            self.order(Ask::Media(media::delete_call(&call.id)));
+        self.timers.disarm(Timer::Move(key));
+        self.timers.disarm(Timer::Leave(key));
+        for relay in call.relay.into_iter().chain(call.leaving.map(|l| l.relay)) {
+            self.order(Ask::Media { relay, command: media::delete_call(&call.id) });
         }
         if call.saved {
             self.order(Ask::Remove { kind: "call", id: call.id.clone(), owner: call.owner });
@@ -107,6 +108,7 @@ impl Core {
             leg.bridge = None;
             leg.awaits_answer = None;
             leg.realign = None;
+            leg.place = None;
         }
     }
 
@@ -167,13 +169,26 @@ impl Core {
         if self.legs.get(&leg_key).is_none_or(|leg| !leg.is_over()) {
             return;
         }
+        self.forget_leg(leg_key);
+    }
+
+    /// Forgets a leg, whatever is under way on it.
+    pub(crate) fn forget_leg(&mut self, leg_key: LegKey) {
         let Some(leg) = self.legs.remove(&leg_key) else { return };
         self.dialogs.remove(&leg.name);
         if let Some(caller) = leg.caller {
             self.callers.remove(&caller);
         }
-        for timer in [Timer::Resend(leg_key), Timer::Session(leg_key), Timer::Retry(leg_key)] {
+        for timer in Timer::of_leg(leg_key) {
             self.timers.disarm(timer);
+        }
+        let serving = match leg.exchange {
+            Some(Exchange::Serving(serving)) => Some(serving.server),
+            _ => None,
+        };
+        for server in leg.server.into_iter().chain(serving) {
+            self.servers.remove(&server);
+            self.transactions.forget(server);
         }
     }
 
@@ -226,7 +241,7 @@ impl Core {
     }
 
     /// A conference is done with the caller: the plan goes on, unless it went on already.
-    fn far_left(&mut self, turn: &mut Turn<'_>, key: CallKey, leg_key: LegKey) {
+    pub(crate) fn far_left(&mut self, turn: &mut Turn<'_>, key: CallKey, leg_key: LegKey) {
         let Some(call) = self.calls.get_mut(&key) else { return };
         let waits = call.far == Some(crate::call::Far::Play) && call.dialing.is_none();
         call.far = None;
@@ -237,27 +252,11 @@ impl Core {
             }
             self.order(Ask::Remove { kind: "bridge", id: bridge.id, owner: bridge.owner });
         }
-        if let Some(leg) = self.legs.get(&leg_key) {
-            let command = media::delete_leg(&leg.call_id, &leg.id);
-            self.order(Ask::Media(command));
-        }
+        self.leave_relay(leg_key);
         self.detach(leg_key);
         self.bye(turn, leg_key, None);
         if waits {
             self.run(turn, key);
-        }
-    }
-
-    /// A relay tells: the call's media stopped, or something that others follow.
-    pub(crate) fn media_event(&mut self, turn: &mut Turn<'_>, event: &MediaEvent) {
-        let Some(key) = self.ids.get(&event.call).copied() else { return };
-        match event.kind {
-            MediaEventKind::SessionTimeout => {
-                self.counters.media_timeouts += 1;
-                let why = "neither side sent media".to_owned();
-                self.end(turn, key, End { code: 480, cause: Cause::TIMER, why, fields: vec![], reason: None });
-            }
-            _ => tracing::debug!(call = %event.call, leg = ?event.tag, kind = ?event.kind, "media"),
         }
     }
 }

@@ -20,6 +20,7 @@ use sip::dialog::Dialog;
 use sip::message::Message;
 use sip::transaction::ServerId;
 use sip::uri::Uri;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Hops of a call whose first request does not say (RFC 3261 8.1.1.6).
@@ -134,7 +135,8 @@ impl Core {
     ) -> Option<CallKey> {
         let (from, call_id) = (message.from().ok()?, message.call_id().ok()?);
         let (key, leg_key) = (CallKey(self.number()), LegKey(self.number()));
-        let (id, leg_id, tag) = (turn.token(16), turn.token(8), turn.token(8));
+        let (id, tag) = (turn.token(16), turn.token(8));
+        let leg_id = contract::leg::leg_id(&id, &turn.token(8));
         let owner = Owner { process: turn.view.me, epoch: 1 };
         let place = message.header(Name::RecordRoute).and_then(|_| message.values(Name::RecordRoute).next());
         let place = place.and_then(headers::place).unwrap_or_else(|| host(Service::Router, turn.view.me));
@@ -195,7 +197,10 @@ impl Core {
             returned: Vec::new(),
             progress: None,
             started_at: turn.now.unix(),
-            described: false,
+            relay: None,
+            refused: Vec::new(),
+            leaving: None,
+            heard: VecDeque::new(),
             saved: false,
             unprotected: false,
             paused: false,

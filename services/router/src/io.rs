@@ -7,7 +7,7 @@ use contract::hop::Inside;
 use contract::location::{Aor, StoreError};
 use contract::media::MediaEvent;
 use contract::ng::Command;
-use contract::records::Owner;
+use contract::records::{Key, Owner, Standing, Stored};
 
 /// Names a question of the core's; the driver puts it on the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,7 +21,12 @@ pub enum Input<'a> {
     /// A question was answered.
     Answered(AskId, Answer),
     /// A relay told something.
-    Media(&'a MediaEvent),
+    Media {
+        /// The relay.
+        relay: ProcessId,
+        /// What it told.
+        event: &'a MediaEvent,
+    },
     /// An [`Output::Send`] did not reach its process: it is gone or its queue is full.
     Unsent(&'a Bytes),
     /// The drain took too long: every call ends.
@@ -67,8 +72,39 @@ pub enum Ask {
         /// Its owner.
         owner: Owner,
     },
-    /// Command the relay: [`Answer::Sdp`].
-    Media(Command),
+    /// How this process stands with the store: [`Answer::Standing`].
+    Standing {
+        /// This process.
+        process: ProcessId,
+    },
+    /// Who owns records: [`Answer::Owners`].
+    Owners,
+    /// What a process owns: [`Answer::Owned`].
+    Owned {
+        /// The process.
+        process: ProcessId,
+    },
+    /// Take records over: [`Answer::Taken`].
+    Take {
+        /// Which, and who owns them.
+        records: Vec<Key>,
+        /// This process.
+        to: ProcessId,
+    },
+    /// Who owns a record: [`Answer::Record`].
+    Record {
+        /// `leg`, `call` or `bridge`.
+        kind: &'static str,
+        /// The record's id.
+        id: String,
+    },
+    /// Command a relay: [`Answer::Sdp`].
+    Media {
+        /// The relay.
+        relay: ProcessId,
+        /// What it is to do.
+        command: Command,
+    },
 }
 
 /// The answer to an [`Ask`].
@@ -80,8 +116,20 @@ pub enum Answer {
     Nonce(Result<bool, StoreError>),
     /// To [`Ask::Save`] and [`Ask::Remove`].
     Stored(Result<(), StoreError>),
-    /// To [`Ask::Media`]: the rewritten description (empty for a delete), or why there is none.
+    /// To [`Ask::Standing`].
+    Standing(Result<Standing, StoreError>),
+    /// To [`Ask::Owners`].
+    Owners(Result<Vec<ProcessId>, StoreError>),
+    /// To [`Ask::Owned`].
+    Owned(Result<Vec<Key>, StoreError>),
+    /// To [`Ask::Take`]: the records as they are ours.
+    Taken(Result<Vec<Stored>, StoreError>),
+    /// To [`Ask::Record`]: its owner, if it is there.
+    Record(Result<Option<Owner>, StoreError>),
+    /// To [`Ask::Media`]: the rewritten description (empty for a delete), or why the relay refused.
     Sdp(Result<String, String>),
+    /// To [`Ask::Media`] too: why the relay gave no answer at all.
+    NoRelay(String),
 }
 
 /// What is to be done.

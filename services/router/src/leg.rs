@@ -3,10 +3,10 @@
 use crate::bridge::BridgeKey;
 use crate::call::CallKey;
 use crate::media::Side;
-use crate::negotiate::Told;
+use crate::negotiate::{self, Told};
 use bytes::Bytes;
 use contract::ProcessId;
-use contract::records::{DialogRecord, Direction, LegRecord, Owner, SCHEMA};
+use contract::records::{DialogRecord, Direction, LegRecord, Owner, SCHEMA, SessionRecord};
 use sip::build::Request;
 use sip::dialog::{Dialog, Retransmit2xx};
 use sip::transaction::{ClientId, ServerId};
@@ -135,8 +135,14 @@ pub(crate) struct Leg {
     pub(crate) rang: bool,
     /// CANCEL is to be sent as soon as a 1xx came, with this Reason.
     pub(crate) cancel: Option<Option<String>>,
-    /// A relay knows it.
-    pub(crate) described: bool,
+    /// The relay that knows it.
+    pub(crate) relay: Option<ProcessId>,
+    /// What its relay says since the call's media moved there, untold: only addresses and ports count.
+    pub(crate) place: Option<String>,
+    /// The same, told in the re-INVITE under way.
+    pub(crate) placing: Option<String>,
+    /// How often that re-INVITE was refused for the moment.
+    pub(crate) refusals: u32,
 
     /// What they were told.
     pub(crate) told: Told,
@@ -164,6 +170,12 @@ pub(crate) struct Leg {
     pub(crate) allows_update: bool,
     pub(crate) bridge: Option<BridgeKey>,
     pub(crate) answered_at: u64,
+    /// CSeq number of our last INVITE on it.
+    pub(crate) last_invite: Option<u32>,
+    /// Unix seconds of its session timer's last start.
+    pub(crate) refreshed_at: u64,
+    /// It was another router's.
+    pub(crate) adopted: bool,
     /// A record of it is or will be in the store.
     pub(crate) saved: bool,
     /// Requests of ours under way on it.
@@ -211,7 +223,10 @@ impl Leg {
             progressed: false,
             rang: false,
             cancel: None,
-            described: false,
+            relay: None,
+            place: None,
+            placing: None,
+            refusals: 0,
             told: begin.told,
             said: None,
             said_offer: false,
@@ -228,6 +243,9 @@ impl Leg {
             allows_update: false,
             bridge: None,
             answered_at: 0,
+            last_invite: None,
+            refreshed_at: 0,
+            adopted: false,
             saved: false,
             open: 0,
         }
@@ -260,8 +278,23 @@ impl Leg {
             && self.resend.is_none()
     }
 
-    /// Its record; `None` before there is a dialog.
-    pub(crate) fn record(&self, bridge: Option<String>) -> Option<LegRecord> {
+    /// What whoever takes it over has to tell it yet.
+    fn owed(&self) -> Option<String> {
+        let known = self.realign.clone().unwrap_or_else(|| self.told.text().to_owned());
+        match (&self.place, &self.exchange) {
+            (Some(place), _) => Some(negotiate::relocate(&known, place)),
+            (None, Some(Exchange::Asking(asking))) => match asking.purpose {
+                Purpose::Carry(_) => Some(asking.before.clone()),
+                Purpose::Realign => Some(self.told.text().to_owned()),
+                Purpose::Refresh => None,
+            },
+            _ => self.realign.clone(),
+        }
+    }
+
+    /// Its record as of `now` (Unix seconds), in this bridge; `awaits` is the id of the leg whose offer it is to answer.
+    /// `None` before there is a dialog.
+    pub(crate) fn record(&self, now: u64, bridge: Option<String>, awaits: Option<String>) -> Option<LegRecord> {
         let dialog = self.dialog.as_ref()?;
         Some(LegRecord {
             schema: SCHEMA,
@@ -275,6 +308,23 @@ impl Leg {
             remote_sdp: self.said.clone().unwrap_or_default(),
             bridge,
             answered_at: self.answered_at,
+            relay: self.relay,
+            saved_at: now,
+            remote: self.remote,
+            codecs: self.codecs.clone(),
+            said_offer: self.said_offer,
+            remote_session: self.remote_session.clone(),
+            session: self.timer.map(|timer| SessionRecord {
+                interval: timer.interval.as_secs(),
+                ours: timer.ours,
+                // Before the first start its answer is on the way.
+                since: if self.refreshed_at == 0 { now } else { self.refreshed_at },
+            }),
+            min_se: self.min_se,
+            allows_update: self.allows_update,
+            invite: self.last_invite,
+            owed: self.owed().filter(|owed| !owed.is_empty()),
+            awaits,
         })
     }
 }

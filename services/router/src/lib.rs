@@ -3,6 +3,8 @@
 //! [`core::Core`] decides, [`driver`] does. A call is a leg (one dialog with a caller), the dialplan running on it, and
 //! as many legs to callees as it takes; a bridge joins two. What of the RFCs is done: `docs/rfc/router.md`.
 
+mod adopt;
+mod answers;
 mod auth;
 mod bridge;
 mod call;
@@ -12,6 +14,7 @@ mod connect;
 pub mod core;
 mod dial;
 mod driver;
+mod elsewhere;
 mod end;
 mod headers;
 pub mod identify;
@@ -19,10 +22,14 @@ mod invite;
 pub mod io;
 mod leg;
 mod media;
+mod moves;
 mod negotiate;
 mod plan;
+mod probe;
+mod relay;
 mod save;
 mod session;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod timers;

@@ -5,7 +5,7 @@
 //! A side keeps its ports while the other is replaced, so a new far leg is one more offer from the near one.
 
 use contract::ProcessId;
-use contract::ng::{Command, Delete, Description};
+use contract::ng::{Command, Delete, Description, Query};
 use std::net::IpAddr;
 
 /// What a relay must know of a leg.
@@ -44,6 +44,11 @@ pub(crate) fn offer(call: &str, from: Side<'_>, to: Side<'_>, sdp: &str, owner: 
 /// The answer of leg `to` to an offer of leg `from`.
 pub(crate) fn answer(call: &str, from: Side<'_>, to: Side<'_>, sdp: &str, owner: ProcessId) -> Command {
     Command::Answer(description(call, from.leg, to.leg, to, from, sdp, owner))
+}
+
+/// From now on `owner` hears of the call.
+pub(crate) fn own(call: &str, owner: ProcessId) -> Command {
+    Command::Query(Query { call_id: call.into(), owner: Some(owner.to_string()), ..Query::default() })
 }
 
 /// The end of one leg and of nothing else.

@@ -99,6 +99,32 @@ pub(crate) fn agrees(told: &str, new: &str) -> bool {
     (0..lines).all(|at| line(&told, at) == line(&new, at)) && address(&told) == address(&new)
 }
 
+/// The description with the addresses and ports of `place`, a description of the same lines.
+pub(crate) fn relocate(description: &str, place: &str) -> String {
+    let parse = |text: &str| Session::parse(text.as_bytes()).ok();
+    let (Some(mut session), Some(place)) = (parse(description), parse(place)) else { return description.to_owned() };
+    if let Some(address) = (0..place.media.len()).find_map(|at| place.rtp_address(at)) {
+        session.set_address(address.ip());
+    }
+    for (media, new) in session.media.iter_mut().zip(&place.media) {
+        if !media.is_active() || !new.is_active() {
+            continue;
+        }
+        media.port = new.port;
+        media.remove_attribute("rtcp");
+        if let Some((port, address)) = new.rtcp() {
+            media.set_rtcp(port, address);
+        }
+    }
+    session.to_string()
+}
+
+/// True if both descriptions have the same addresses and ports.
+pub(crate) fn same_place(one: &str, other: &str) -> bool {
+    let parse = |text: &str| Session::parse(text.as_bytes()).ok();
+    matches!((parse(one), parse(other)), (Some(one), Some(other)) if address(&one) == address(&other))
+}
+
 /// Addresses and ports of all lines.
 fn address(session: &Session) -> Vec<Option<std::net::SocketAddr>> {
     (0..session.media.len()).map(|at| session.rtp_address(at)).collect()
@@ -144,6 +170,13 @@ impl Told {
         Self { text: String::new(), id: id >> 2, version: 0 }
     }
 
+    /// What another process told last: its session id and version go on.
+    pub(crate) fn resume(text: &str) -> Option<Self> {
+        let session = Session::parse(text.as_bytes()).ok()?;
+        let id = session.origin.session_id.parse().ok()?;
+        Some(Self { text: text.to_owned(), id, version: session.origin.version })
+    }
+
     /// The last description; empty before the first.
     pub(crate) fn text(&self) -> &str {
         &self.text
@@ -152,6 +185,12 @@ impl Told {
     /// They refused the last one: what they know is this again. The version goes on.
     pub(crate) fn revert(&mut self, text: &str) {
         text.clone_into(&mut self.text);
+    }
+
+    /// As [`Told::tell`], as something new whatever was told before.
+    pub(crate) fn renew(&mut self, description: &str) -> String {
+        self.text.clear();
+        self.tell(description)
     }
 
     /// The same description under our `o=`; it counts as told.

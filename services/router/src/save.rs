@@ -5,6 +5,7 @@ use crate::core::{AfterSave, Core, Saving, Then, Turn};
 use crate::io::Ask;
 use crate::leg::LegKey;
 use bytes::Bytes;
+use contract::location::StoreError;
 use contract::records::Owner;
 use serde::Serialize;
 
@@ -21,8 +22,11 @@ impl Core {
             _ => legs,
         };
         for leg_key in legs {
+            let awaits =
+                self.legs.get(leg_key).and_then(|leg| self.legs.get(&leg.awaits_answer?)).map(|l| l.id.clone());
             let Some(leg) = self.legs.get_mut(leg_key) else { continue };
-            let Some(record) = leg.record(bridge.map(|b| b.id.clone())) else { continue };
+            let record = leg.record(turn.now.unix(), bridge.map(|b| b.id.clone()), awaits);
+            let Some(record) = record else { continue };
             leg.saved = true;
             records.push(("leg", leg.id.clone(), leg.owner, json(&record)));
         }
@@ -46,10 +50,14 @@ impl Core {
     }
 
     /// One record of a group is saved, or could not be.
-    pub(crate) fn saved(&mut self, turn: &mut Turn<'_>, group: u64, good: bool) {
+    pub(crate) fn saved(&mut self, turn: &mut Turn<'_>, group: u64, result: Result<(), StoreError>) {
         let Some(saving) = self.saving.get_mut(&group) else { return };
+        if let (Err(StoreError::Conflict), Some(call)) = (&result, saving.call) {
+            self.saving.remove(&group);
+            return self.lose(call);
+        }
         saving.left = saving.left.saturating_sub(1);
-        saving.failed |= !good;
+        saving.failed |= result.is_err();
         if saving.left > 0 {
             return;
         }

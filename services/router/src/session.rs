@@ -1,8 +1,9 @@
 //! Requests within a dialog, and session timers (RFC 3261 12.2.2, 14, 15; RFC 4028; RFC 6086).
 
 use crate::Limits;
+use crate::call::Far;
 use crate::cause;
-use crate::core::{Client, Core, Turn};
+use crate::core::{AfterSave, Client, Core, Turn};
 use crate::end::End;
 use crate::headers;
 use crate::leg::{Asking, Exchange, LegKey, Phase, Purpose, SessionTimer};
@@ -86,6 +87,12 @@ impl Core {
     pub(crate) fn dialog_lost(&mut self, turn: &mut Turn<'_>, leg_key: LegKey, status: u16) -> bool {
         let lost = matches!(status, 408 | 481);
         if let Some(key) = self.legs.get(&leg_key).and_then(|l| l.call).filter(|_| lost) {
+            // A conference that was done when nobody heard it.
+            let near = self.calls.get(&key).map(|call| (call.leg, call.far));
+            if near.is_some_and(|(near, far)| near != leg_key && far.is_some_and(|far| far != Far::Dial)) {
+                self.far_left(turn, key, leg_key);
+                return true;
+            }
             let why = format!("a phone answered {status} within its call");
             self.end(turn, key, End { code: 480, cause: Cause::TIMER, why, fields: vec![], reason: None });
         }
@@ -119,7 +126,8 @@ impl Core {
     /// Starts a leg's session timer anew: half of the interval if we refresh, else its end less a margin
     /// (RFC 4028 10).
     pub(crate) fn arm_session(&mut self, turn: &Turn<'_>, leg_key: LegKey) {
-        let Some(leg) = self.legs.get(&leg_key) else { return };
+        let Some(leg) = self.legs.get_mut(&leg_key) else { return };
+        leg.refreshed_at = turn.now.unix();
         match leg.timer {
             Some(SessionTimer { interval, ours: true }) => {
                 self.timers.arm(Timer::Session(leg_key), turn.now.mono + interval / 2);
@@ -176,6 +184,9 @@ impl Core {
             .header(Name::SessionId, session)
             .header(Name::UserAgent, headers::AGENT);
         let cseq = dialog.local_cseq;
+        if invite {
+            leg.last_invite = Some(cseq);
+        }
         if let Some(timer) = timer {
             let interval = timer.interval.max(Duration::from_secs(u64::from(least))).min(default.max(timer.interval));
             let refresher = if timer.ours { "uac" } else { "uas" };
@@ -195,6 +206,10 @@ impl Core {
         match (id, &mut leg.exchange) {
             (Some(id), Some(Exchange::Asking(asking))) => {
                 asking.client = Some(id);
+                // Whoever takes it over in the middle of this knows what to settle.
+                if let Some(call) = leg.call.filter(|_| invite && purpose != Purpose::Refresh) {
+                    self.save(turn, call, &[leg_key], false, AfterSave::Nothing);
+                }
                 true
             }
             _ => {

@@ -2,6 +2,7 @@
 
 use crate::call::CallKey;
 use crate::leg::LegKey;
+use contract::ProcessId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -18,6 +19,24 @@ pub(crate) enum Timer {
     Session(LegKey),
     /// A re-INVITE of ours is tried again after 491 (RFC 3261 14.1).
     Retry(LegKey),
+    /// A relay is asked whether it is there.
+    Probe(ProcessId),
+    /// A call's media is moved to another relay, which was not to be had before.
+    Move(CallKey),
+    /// A call's former relay is told that it is not needed any more.
+    Leave(CallKey),
+}
+
+impl Timer {
+    /// Those of a call.
+    pub(crate) fn of_call(call: CallKey) -> [Self; 4] {
+        [Self::Dial(call), Self::Progress(call), Self::Move(call), Self::Leave(call)]
+    }
+
+    /// Those of a leg.
+    pub(crate) fn of_leg(leg: LegKey) -> [Self; 3] {
+        [Self::Resend(leg), Self::Session(leg), Self::Retry(leg)]
+    }
 }
 
 /// Timers by instant and by name.

@@ -27,6 +27,7 @@ impl Core {
             "step": call.step,
             "startedAt": call.started_at,
             "protected": call.saved && !call.unprotected,
+            "relay": call.relay.map(|r| r.to_string()),
             "legs": legs,
         })
     }

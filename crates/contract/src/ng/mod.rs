@@ -11,9 +11,11 @@
 pub mod bencode;
 mod reply;
 mod request;
+mod seal;
 
 pub use reply::{Reply, Report, StreamReport, TagReport, Totals};
 pub use request::{Command, Delete, Description, Flags, MAX_COOKIE, MAX_NAME, Query, Request, RequestError, RtcpMux};
+pub use seal::{is_sealed, seal};
 
 #[cfg(test)]
 mod tests;

@@ -140,6 +140,8 @@ pub struct Query {
     pub from_tag: Option<String>,
     /// Only these legs, when any is given.
     pub to_tag: Option<String>,
+    /// Ours, `kubepbx-owner`: the process that gets the media events of all the call's legs from now on.
+    pub owner: Option<String>,
 }
 
 /// What a client asks of a relay.
@@ -262,6 +264,7 @@ impl Command {
                 call_id: needed(value, "call-id")?,
                 from_tag: name(value, "from-tag")?,
                 to_tag: name(value, "to-tag")?,
+                owner: name(value, "kubepbx-owner")?,
             })),
             "list" => {
                 let limit = value.get("limit").and_then(Value::as_int).unwrap_or(32);
@@ -293,6 +296,7 @@ impl Command {
                 d.text("call-id", Some(&x.call_id));
                 d.text("from-tag", x.from_tag.as_deref());
                 d.text("to-tag", x.to_tag.as_deref());
+                d.text("kubepbx-owner", x.owner.as_deref());
             }
             Command::List { limit } => {
                 d.text("command", Some("list"));

@@ -71,7 +71,7 @@ fn commands_survive_the_wire() {
     offer.outside = true;
     let delete =
         Delete { call_id: "c".into(), from_tag: Some("a".into()), fatal: true, leg: true, ..Delete::default() };
-    let query = Query { call_id: "c".into(), to_tag: Some("b".into()), from_tag: None };
+    let query = Query { call_id: "c".into(), to_tag: Some("b".into()), from_tag: None, owner: Some("r".into()) };
     for command in [
         Command::Ping,
         Command::Offer(offer.clone()),

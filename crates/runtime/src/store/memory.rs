@@ -1,12 +1,13 @@
 //! The store of one process: in memory, its bindings kept in a state folder if one is given.
 
-use super::{AorHint, HINTS, Pending, Store, first_expiry, may_write};
+use super::{AorHint, HINTS, PEERS, Pending, Store, first_expiry, may_write};
 use crate::state;
 use anyhow::Context;
 use bytes::Bytes;
-use contract::ProcessId;
 use contract::location::{Aor, Binding, Revision, StoreError};
-use contract::records::Owner;
+use contract::peers::Peer;
+use contract::records::{Key, Owner, Standing, Stored};
+use contract::{ProcessId, Service};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -67,6 +68,10 @@ struct Tables {
     /// (forget at, nonce).
     nonce_ends: BTreeSet<(u64, String)>,
     records: BTreeMap<(String, String), (Owner, Bytes)>,
+    /// How many records were taken from a process.
+    taken: HashMap<ProcessId, u64>,
+    /// With the time that they are gone.
+    peers: BTreeMap<(Service, ProcessId), (tokio::time::Instant, Peer)>,
 }
 
 #[derive(Debug)]
@@ -301,19 +306,65 @@ impl Shared {
         of_kind.map(|((_, id), (owner, value))| (id.clone(), *owner, value.clone())).collect()
     }
 
-    fn claim(&self, kind: &str, id: &str, from: Owner, to: ProcessId) -> Result<Owner, StoreError> {
+    fn owners(&self) -> Vec<ProcessId> {
+        let owners: BTreeSet<_> = self.tables().records.values().map(|(owner, _)| owner.process).collect();
+        owners.into_iter().collect()
+    }
+
+    fn owned(&self, process: ProcessId) -> Vec<Key> {
+        let tables = self.tables();
+        let of = tables.records.iter().filter(|(_, (owner, _))| owner.process == process);
+        of.map(|((kind, id), (owner, _))| Key { kind: kind.clone(), id: id.clone(), owner: *owner }).collect()
+    }
+
+    fn take(&self, records: &[Key], to: ProcessId) -> Result<Vec<Stored>, StoreError> {
         let mut tables = self.tables();
-        match tables.records.get_mut(&(kind.to_owned(), id.to_owned())) {
-            Some((owner, _)) if *owner == from => {
-                *owner = Owner { process: to, epoch: from.epoch + 1 };
-                Ok(*owner)
-            }
-            _ => Err(StoreError::Conflict),
+        let name = |key: &Key| (key.kind.clone(), key.id.clone());
+        let stands = |key: &Key| tables.records.get(&name(key)).is_some_and(|(owner, _)| *owner == key.owner);
+        if !records.iter().all(stands) {
+            return Err(StoreError::Conflict);
         }
+        let mut taken = Vec::with_capacity(records.len());
+        for key in records {
+            if let Some((owner, value)) = tables.records.get_mut(&name(key)) {
+                *owner = key.owner.taken_by(to);
+                taken.push(Stored { key: Key { owner: *owner, ..key.clone() }, value: value.clone() });
+            }
+            *tables.taken.entry(key.owner.process).or_default() += 1;
+        }
+        Ok(taken)
+    }
+
+    fn standing(&self, process: ProcessId) -> Standing {
+        // Memory is lost only with the process.
+        Standing { incarnation: 1, taken: self.tables().taken.get(&process).copied().unwrap_or(0) }
+    }
+
+    fn announce(&self, peer: &Peer, ttl_ms: u64) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables.forget_peers();
+        let key = (peer.service, peer.process);
+        if tables.peers.len() >= PEERS && !tables.peers.contains_key(&key) {
+            return Err(StoreError::Unavailable(format!("{PEERS} peers are the limit")));
+        }
+        let gone = tokio::time::Instant::now() + Duration::from_millis(ttl_ms);
+        tables.peers.insert(key, (gone, peer.clone()));
+        Ok(())
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        let mut tables = self.tables();
+        tables.forget_peers();
+        tables.peers.values().map(|(_, peer)| peer.clone()).collect()
     }
 }
 
 impl Tables {
+    fn forget_peers(&mut self) {
+        let now = tokio::time::Instant::now();
+        self.peers.retain(|_, (gone, _)| *gone > now);
+    }
+
     fn forget_nonces(&mut self, now: u64) {
         while self.nonce_ends.first().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, nonce)) = self.nonce_ends.pop_first() {
@@ -332,7 +383,7 @@ impl Tables {
             aors: file.aors,
             nonce_ends: file.nonces.iter().map(|(n, u)| (u.forget_at, n.clone())).collect(),
             nonces: file.nonces.into_iter().collect(),
-            records: BTreeMap::new(),
+            ..Self::default()
         })
     }
 
@@ -403,7 +454,32 @@ impl Store for MemoryStore {
         now(Ok(self.shared.records(kind)))
     }
 
-    fn claim<'a>(&'a self, kind: &'a str, id: &'a str, from: Owner, to: ProcessId) -> Pending<'a, Owner> {
-        now(self.shared.claim(kind, id, from, to))
+    fn owners(&self) -> Pending<'_, Vec<ProcessId>> {
+        now(Ok(self.shared.owners()))
+    }
+
+    fn owned(&self, process: ProcessId) -> Pending<'_, Vec<Key>> {
+        now(Ok(self.shared.owned(process)))
+    }
+
+    fn take<'a>(&'a self, records: &'a [Key], to: ProcessId) -> Pending<'a, Vec<Stored>> {
+        now(self.shared.take(records, to))
+    }
+
+    fn standing(&self, process: ProcessId) -> Pending<'_, Standing> {
+        now(Ok(self.shared.standing(process)))
+    }
+
+    fn announce<'a>(&'a self, peer: &'a Peer, ttl_ms: u64) -> Pending<'a, ()> {
+        now(self.shared.announce(peer, ttl_ms))
+    }
+
+    fn withdraw(&self, process: ProcessId) -> Pending<'_, ()> {
+        self.shared.tables().peers.retain(|(_, p), _| *p != process);
+        now(Ok(()))
+    }
+
+    fn peers(&self) -> Pending<'_, Vec<Peer>> {
+        now(Ok(self.shared.peers()))
     }
 }

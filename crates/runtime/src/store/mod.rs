@@ -9,7 +9,8 @@ pub mod redis;
 use bytes::Bytes;
 use contract::ProcessId;
 use contract::location::{Aor, Binding, Revision, StoreError};
-use contract::records::Owner;
+use contract::peers::Peer;
+use contract::records::{Key, Owner, Standing, Stored};
 use futures::future::BoxFuture;
 use tokio::sync::broadcast;
 
@@ -18,6 +19,9 @@ pub type Pending<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// Hints that wait for a slow follower before it is told that it missed some (`RecvError::Lagged`).
 pub const HINTS: usize = 1024;
+
+/// Peers that a store holds at most.
+pub const PEERS: usize = 4096;
 
 /// Something may have changed: read again. The store is the truth; a hint may be lost or come twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,9 +79,28 @@ pub trait Store: Send + Sync + 'static {
     /// All records of a kind, in order of their ids.
     fn records<'a>(&'a self, kind: &'a str) -> Pending<'a, Vec<(String, Owner, Bytes)>>;
 
-    /// Takes a record over: its owner becomes `to` with the epoch raised by one. `Conflict` unless `from` still owns
-    /// it. The new owner is returned.
-    fn claim<'a>(&'a self, kind: &'a str, id: &'a str, from: Owner, to: ProcessId) -> Pending<'a, Owner>;
+    /// Processes that own records, in order.
+    fn owners(&self) -> Pending<'_, Vec<ProcessId>>;
+
+    /// What a process owns, in order of kind and id.
+    fn owned(&self, process: ProcessId) -> Pending<'_, Vec<Key>>;
+
+    /// Takes records over as one: the owner of each becomes `to`, with its epoch raised by one. `Conflict`, and nothing
+    /// changes, unless each is owned as given. Returns them as they now stand, in the order given.
+    fn take<'a>(&'a self, records: &'a [Key], to: ProcessId) -> Pending<'a, Vec<Stored>>;
+
+    /// Whether the store still holds what it held, and whether others took records from a process.
+    fn standing(&self, process: ProcessId) -> Pending<'_, Standing>;
+
+    /// Writes the record of a process over what stood there; it is gone `ttl_ms` from now, by the store's clock,
+    /// unless it is written again.
+    fn announce<'a>(&'a self, peer: &'a Peer, ttl_ms: u64) -> Pending<'a, ()>;
+
+    /// Removes the record of a process at once; one that is not there is removed already.
+    fn withdraw(&self, process: ProcessId) -> Pending<'_, ()>;
+
+    /// The records of all processes that are there, in order of service and name; at most [`PEERS`].
+    fn peers(&self) -> Pending<'_, Vec<Peer>>;
 }
 
 /// When the first of these bindings expires.

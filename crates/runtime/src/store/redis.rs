@@ -2,15 +2,19 @@
 //!
 //! All keys begin with a prefix in braces, so that they stay on one node of a Redis cluster:
 //! `aor:<aor>` hash of revision and bindings; `expiry` AORs sorted by first expiry; `revision` the last one given out;
-//! `nonce:<nonce>` its highest count; `records:<kind>` hash of `<epoch> <process> <value>` by id; channel `changed`.
+//! `nonce:<nonce>` its highest count; records as [`records`] says;
+//! `peer:<service>:<process>` a process's record, `peers` their names sorted by when they are gone; channel `changed`.
 
 mod link;
+mod peers;
+mod records;
 
 use super::{AorHint, HINTS, Pending, Store, first_expiry};
 use bytes::Bytes;
 use contract::ProcessId;
 use contract::location::{Aor, Binding, Revision, StoreError};
-use contract::records::Owner;
+use contract::peers::Peer;
+use contract::records::{Key, Owner, Standing, Stored};
 use futures::StreamExt;
 use link::Link;
 use redis::Script;
@@ -57,31 +61,6 @@ redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1
 ";
 
-/// Writes a record unless a higher epoch, or the same of another process, stands; without value removes it.
-const WRITE: &str = r"
-local had = redis.call('HGET', KEYS[1], ARGV[1])
-if had then
-  local epoch, process = string.match(had, '^(%d+) (%x+) ')
-  local mine, standing = tonumber(ARGV[2]), tonumber(epoch)
-  if standing > mine or (standing == mine and process ~= ARGV[3]) then return 0 end
-end
-if ARGV[4] then
-  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
-else
-  redis.call('HDEL', KEYS[1], ARGV[1])
-end
-return 1
-";
-
-const CLAIM: &str = r"
-local had = redis.call('HGET', KEYS[1], ARGV[1])
-if not had then return 0 end
-local epoch, process, at = string.match(had, '^(%d+) (%x+) ()')
-if epoch ~= ARGV[2] or process ~= ARGV[3] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[4] .. ' ' .. ARGV[5] .. ' ' .. string.sub(had, at))
-return 1
-";
-
 /// A store in Redis. Every round trip ends within 0.8 s; listings make one a page.
 #[derive(Debug)]
 pub struct RedisStore {
@@ -92,7 +71,10 @@ pub struct RedisStore {
     swap: Script,
     use_nonce: Script,
     write: Script,
-    claim: Script,
+    take: Script,
+    standing: Script,
+    announce: Script,
+    peers: Script,
 }
 
 impl RedisStore {
@@ -111,8 +93,11 @@ impl RedisStore {
             follower,
             swap: Script::new(SWAP),
             use_nonce: Script::new(USE_NONCE),
-            write: Script::new(WRITE),
-            claim: Script::new(CLAIM),
+            write: Script::new(records::WRITE),
+            take: Script::new(records::TAKE),
+            standing: Script::new(records::STANDING),
+            announce: Script::new(peers::ANNOUNCE),
+            peers: Script::new(peers::PEERS),
         })
     }
 
@@ -122,10 +107,6 @@ impl RedisStore {
 
     fn aor_key(&self, aor: &str) -> String {
         format!("{}aor:{aor}", self.prefix)
-    }
-
-    fn records_key(&self, kind: &str) -> String {
-        format!("{}records:{kind}", self.prefix)
     }
 
     async fn load_aor(&self, aor: &str) -> Result<Aor, StoreError> {
@@ -176,34 +157,6 @@ impl RedisStore {
                 return Ok(all.into_iter().collect());
             }
         }
-    }
-
-    async fn all_records(&self, kind: &str) -> Result<Vec<(String, Owner, Bytes)>, StoreError> {
-        let mut all = BTreeMap::new();
-        let mut cursor = 0u64;
-        loop {
-            let mut scan = redis::cmd("HSCAN");
-            scan.arg(self.records_key(kind)).arg(cursor).arg("COUNT").arg(PAGE);
-            let (next, page): (u64, Vec<(String, Vec<u8>)>) = self.link.query(&scan).await?;
-            for (id, raw) in page {
-                let record = read_record(kind, &id, raw)?;
-                all.insert(id, record);
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(all.into_iter().map(|(id, (owner, value))| (id, owner, value)).collect());
-            }
-        }
-    }
-
-    async fn write_record(&self, kind: &str, id: &str, owner: Owner, value: Option<Bytes>) -> Result<(), StoreError> {
-        let mut call = self.write.prepare_invoke();
-        call.key(self.records_key(kind)).arg(id).arg(owner.epoch).arg(owner.process.to_string());
-        if let Some(value) = &value {
-            call.arg(&value[..]);
-        }
-        let done: bool = self.link.invoke(&call).await?;
-        if done { Ok(()) } else { Err(StoreError::Conflict) }
     }
 }
 
@@ -259,17 +212,6 @@ fn read_aor(name: &str, revision: Option<String>, bindings: Option<String>) -> R
     Ok(Aor { revision, bindings })
 }
 
-/// Reads `<epoch> <process> <value>`.
-fn read_record(kind: &str, id: &str, raw: Vec<u8>) -> Result<(Owner, Bytes), StoreError> {
-    let parsed = || {
-        let mut parts = raw.splitn(3, |b| *b == b' ');
-        let epoch = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
-        let process = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
-        Some((Owner { process, epoch }, Bytes::copy_from_slice(parts.next()?)))
-    };
-    parsed().ok_or_else(|| wrong(&format!("{kind} {id}"), "no owner"))
-}
-
 fn wrong(what: &str, error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(format!("{what} not understood: {error}"))
 }
@@ -320,26 +262,38 @@ impl Store for RedisStore {
     }
 
     fn record<'a>(&'a self, kind: &'a str, id: &'a str) -> Pending<'a, Option<(Owner, Bytes)>> {
-        Box::pin(async move {
-            let mut get = redis::cmd("HGET");
-            get.arg(self.records_key(kind)).arg(id);
-            let raw: Option<Vec<u8>> = self.link.query(&get).await?;
-            raw.map(|raw| read_record(kind, id, raw)).transpose()
-        })
+        Box::pin(self.one_record(kind, id))
     }
 
     fn records<'a>(&'a self, kind: &'a str) -> Pending<'a, Vec<(String, Owner, Bytes)>> {
         Box::pin(self.all_records(kind))
     }
 
-    fn claim<'a>(&'a self, kind: &'a str, id: &'a str, from: Owner, to: ProcessId) -> Pending<'a, Owner> {
-        Box::pin(async move {
-            let owner = Owner { process: to, epoch: from.epoch.saturating_add(1) };
-            let mut call = self.claim.prepare_invoke();
-            call.key(self.records_key(kind)).arg(id).arg(from.epoch).arg(from.process.to_string());
-            call.arg(owner.epoch).arg(to.to_string());
-            let done: bool = self.link.invoke(&call).await?;
-            if done { Ok(owner) } else { Err(StoreError::Conflict) }
-        })
+    fn owners(&self) -> Pending<'_, Vec<ProcessId>> {
+        Box::pin(self.all_owners())
+    }
+
+    fn owned(&self, process: ProcessId) -> Pending<'_, Vec<Key>> {
+        Box::pin(self.records_of(process))
+    }
+
+    fn take<'a>(&'a self, records: &'a [Key], to: ProcessId) -> Pending<'a, Vec<Stored>> {
+        Box::pin(self.take_records(records, to))
+    }
+
+    fn standing(&self, process: ProcessId) -> Pending<'_, Standing> {
+        Box::pin(self.standing_of(process))
+    }
+
+    fn announce<'a>(&'a self, peer: &'a Peer, ttl_ms: u64) -> Pending<'a, ()> {
+        Box::pin(self.announce_peer(peer, ttl_ms))
+    }
+
+    fn withdraw(&self, process: ProcessId) -> Pending<'_, ()> {
+        Box::pin(self.withdraw_peer(process))
+    }
+
+    fn peers(&self) -> Pending<'_, Vec<Peer>> {
+        Box::pin(self.all_peers())
     }
 }

@@ -65,7 +65,10 @@ pub enum Leader {
     #[default]
     Nobody,
     /// This process.
-    Here,
+    Here {
+        /// How often leadership has changed hands: the epoch of what it publishes.
+        epoch: u64,
+    },
     /// Another, reached at this URL, such as `https://10.2.0.7:8443`.
     There(String),
 }
@@ -186,10 +189,10 @@ impl From<Denied> for Refused {
 }
 
 impl Shared {
-    /// Unless this process leads, where to go.
-    fn leads(&self, uri: &Uri) -> Result<(), Refused> {
+    /// The epoch in which this process leads; unless it does, where to go.
+    fn leads(&self, uri: &Uri) -> Result<u64, Refused> {
         match &*self.server.leader.borrow() {
-            Leader::Here => Ok(()),
+            Leader::Here { epoch } => Ok(*epoch),
             Leader::Nobody => Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "no leader", "nobody leads now")),
             Leader::There(url) => {
                 let to = format!("{}{}", url.trim_end_matches('/'), uri.path_and_query().map_or("/", |p| p.as_str()));
@@ -226,10 +229,12 @@ impl Shared {
         let Query(ask) = query.map_err(|e| bad(e.to_string()))?;
         let process: ProcessId = ask.process.parse().map_err(|_| bad("process: not hexadecimal".into()))?;
         let who = self.who(headers).await?;
+        let leader = Leader::Here { epoch: self.leads(uri)? };
         let opened = self.server.registry.open(&who, service, process, &ask)?;
         let body = Streaming {
             opened,
-            leader: self.server.leader.clone(),
+            leader,
+            leads: self.server.leader.clone(),
             ping: self.server.ping,
             counts: self.counts.clone(),
         };
@@ -276,7 +281,9 @@ async fn ack(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap, bo
 /// The body of one stream.
 struct Streaming {
     opened: Opened,
-    leader: watch::Receiver<Leader>,
+    /// Who led when it began.
+    leader: Leader,
+    leads: watch::Receiver<Leader>,
     ping: Duration,
     counts: Counts,
 }
@@ -287,8 +294,8 @@ impl Streaming {
         tokio::select! {
             biased;
             _ = &mut self.opened.end => None,
-            // Whoever no longer leads says nothing more.
-            _ = self.leader.wait_for(|leader| *leader != Leader::Here) => None,
+            // Whoever no longer leads, or does so in another epoch, says nothing more.
+            _ = self.leads.wait_for(|leader| *leader != self.leader) => None,
             piece = self.opened.lines.next() => {
                 let (kind, bytes) = piece?;
                 self.counts.sent(if kind == Kind::Snapshot { "snapshot" } else { "delta" }, &bytes);

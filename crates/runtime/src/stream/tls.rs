@@ -82,6 +82,12 @@ impl Pair {
         from > now.as_secs() || left < until.saturating_sub(from) / 3
     }
 
+    /// When it was made, since the UNIX epoch; `None` if it cannot be read.
+    pub fn made(&self) -> Option<Duration> {
+        let der = CertificateDer::from_pem_slice(self.certificate.as_bytes()).ok()?;
+        validity(&der).map(|(from, _)| Duration::from_secs(from) + SKEW)
+    }
+
     fn certified(&self) -> anyhow::Result<CertifiedKey> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(self.certificate.as_bytes())
             .collect::<Result<_, _>>()
@@ -267,6 +273,7 @@ mod tests {
         for (pair, life) in [(&authority, AUTHORITY_LIFE), (&leaf, SERVING_LIFE)] {
             let der = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
             assert_eq!(validity(&der), Some(((NOW - SKEW).as_secs(), (NOW + life).as_secs())));
+            assert_eq!(pair.made(), Some(NOW));
             for cut in 0..der.len().min(200) {
                 let _ = validity(&der[..cut]);
             }

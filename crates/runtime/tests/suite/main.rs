@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests are tests too.
 
 mod admin;
+mod mesh;
 mod persistence;
 mod redis_server;
 mod site;

@@ -140,7 +140,7 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let serving = tls::Serving::new(&authority.issue(&["127.0.0.1".into()], now()).unwrap()).unwrap();
         let (registry, metrics) = (Registry::new(Clock::new()), Metrics::new());
-        let (leader, leads) = watch::channel(Leader::Here);
+        let (leader, leads) = watch::channel(Leader::Here { epoch: 1 });
         let mut server = Server::new(Arc::new(Tokens), registry.clone(), leads, metrics.clone());
         server.ping = ping;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -2,15 +2,16 @@
 
 use crate::redis_server::RedisServer;
 use bytes::Bytes;
-use contract::ProcessId;
 use contract::location::{Binding, StoreError};
-use contract::records::Owner;
+use contract::peers::{Peer, PeerState};
+use contract::records::{Key, Owner};
+use contract::{ProcessId, Service};
 use futures::future::join_all;
 use runtime::store::memory::MemoryStore;
 use runtime::store::redis::RedisStore;
 use runtime::store::{AorHint, Store};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::broadcast::Receiver;
 
 const NOW: u64 = 1_800_000_000;
@@ -47,8 +48,11 @@ macro_rules! contract {
                 a_nonce_count_is_used_once_and_rises,
                 all_aors_are_listed_in_order,
                 a_record_belongs_to_its_owner,
-                of_many_claims_one_wins_and_the_loser_may_not_write,
-                records_are_listed_by_kind_with_any_bytes
+                of_many_who_take_one_wins_and_the_loser_may_not_write,
+                records_are_taken_all_or_none,
+                owners_and_what_they_own_follow_every_write,
+                records_are_listed_by_kind_with_any_bytes,
+                peers_are_there_until_they_withdraw_or_are_not_renewed
             );
         }
     };
@@ -222,23 +226,77 @@ async fn a_record_belongs_to_its_owner(store: Arc<dyn Store>) {
     assert_eq!(store.record("leg", "1").await.unwrap(), None);
 }
 
-async fn of_many_claims_one_wins_and_the_loser_may_not_write(store: Arc<dyn Store>) {
-    let dead = owner(1, 4);
-    store.save("leg", "x", dead, Bytes::from_static(b"{\"a\": \"b c\"}")).await.unwrap();
-    let claims = (2..30).map(|n| store.claim("leg", "x", dead, ProcessId(n)));
-    let won: Vec<_> = join_all(claims).await.into_iter().filter_map(Result::ok).collect();
+fn key(kind: &str, id: &str, owner: Owner) -> Key {
+    Key { kind: kind.into(), id: id.into(), owner }
+}
+
+async fn of_many_who_take_one_wins_and_the_loser_may_not_write(store: Arc<dyn Store>) {
+    let (dead, value) = (owner(1, 4), Bytes::from_static(b"{\"a\": \"b c\"}"));
+    store.save("leg", "x", dead, value.clone()).await.unwrap();
+    let before = store.standing(ProcessId(1)).await.unwrap();
+    let wanted = [key("leg", "x", dead)];
+    let takes = (2..30).map(|n| store.take(&wanted, ProcessId(n)));
+    let won: Vec<_> = join_all(takes).await.into_iter().filter_map(Result::ok).flatten().collect();
     assert_eq!(won.len(), 1);
-    assert_eq!(won[0].epoch, 5);
-    let stored = store.record("leg", "x").await.unwrap();
-    assert_eq!(stored, Some((won[0], Bytes::from_static(b"{\"a\": \"b c\"}"))));
-    // The one that thaws harms nobody.
+    let new = won[0].key.owner;
+    assert_eq!((new.epoch, &won[0].value), (5, &value));
+    assert_eq!(store.record("leg", "x").await.unwrap(), Some((new, value)));
+    // The one that thaws harms nobody, and can know.
     assert_eq!(store.save("leg", "x", dead, Bytes::new()).await, Err(StoreError::Conflict));
     assert_eq!(store.remove("leg", "x", dead).await, Err(StoreError::Conflict));
-    assert_eq!(store.claim("leg", "x", dead, ProcessId(1)).await, Err(StoreError::Conflict));
-    assert_eq!(store.claim("leg", "none", dead, ProcessId(1)).await, Err(StoreError::Conflict));
-    let back = store.claim("leg", "x", won[0], ProcessId(1)).await.unwrap();
-    assert_eq!(back, owner(1, 6));
-    store.save("leg", "x", back, Bytes::new()).await.unwrap();
+    assert_eq!(store.take(&wanted, ProcessId(1)).await, Err(StoreError::Conflict));
+    let after = store.standing(ProcessId(1)).await.unwrap();
+    assert_eq!((after.incarnation, after.taken), (before.incarnation, before.taken + 1));
+    assert_eq!(store.standing(new.process).await.unwrap().taken, 0);
+    let back = store.take(&[key("leg", "x", new)], ProcessId(1)).await.unwrap();
+    assert_eq!(back[0].key.owner, owner(1, 6));
+    store.save("leg", "x", owner(1, 6), Bytes::new()).await.unwrap();
+}
+
+async fn records_are_taken_all_or_none(store: Arc<dyn Store>) {
+    let values = [Bytes::from_static(b" a"), Bytes::from_static(b"\0\xff "), Bytes::new()];
+    let keys = [key("leg", "a", owner(7, 1)), key("leg", "b", owner(7, 3)), key("call", "a", owner(7, 1))];
+    for (key, value) in keys.iter().zip(&values) {
+        store.save(&key.kind, &key.id, key.owner, value.clone()).await.unwrap();
+    }
+    // One of another epoch, of another process, and one that is not there.
+    for wrong in [key("leg", "b", owner(7, 2)), key("leg", "b", owner(8, 3)), key("leg", "c", owner(7, 1))] {
+        let wanted = [keys[0].clone(), wrong, keys[2].clone()];
+        assert_eq!(store.take(&wanted, ProcessId(9)).await, Err(StoreError::Conflict));
+    }
+    assert_eq!(store.owned(ProcessId(9)).await.unwrap(), []);
+    assert_eq!(store.standing(ProcessId(7)).await.unwrap().taken, 0);
+    let taken = store.take(&keys, ProcessId(9)).await.unwrap();
+    let want: Vec<_> = [owner(9, 2), owner(9, 4), owner(9, 2)].into_iter().collect();
+    assert_eq!(taken.iter().map(|r| r.key.owner).collect::<Vec<_>>(), want);
+    assert_eq!(taken.iter().map(|r| r.value.clone()).collect::<Vec<_>>(), values);
+    assert_eq!(store.standing(ProcessId(7)).await.unwrap().taken, 3);
+}
+
+async fn owners_and_what_they_own_follow_every_write(store: Arc<dyn Store>) {
+    assert_eq!(store.owners().await.unwrap(), []);
+    for n in 0..600 {
+        store.save("leg", &format!("l{n:03}"), owner(1, 1), Bytes::new()).await.unwrap();
+    }
+    store.save("call", "c", owner(1, 2), Bytes::new()).await.unwrap();
+    store.save("bridge", "b", owner(2, 1), Bytes::new()).await.unwrap();
+    assert_eq!(store.owners().await.unwrap(), [ProcessId(1), ProcessId(2)]);
+    let owned = store.owned(ProcessId(1)).await.unwrap();
+    assert_eq!((owned.len(), &owned[0]), (601, &key("call", "c", owner(1, 2))));
+    assert_eq!(owned[600], key("leg", "l599", owner(1, 1)));
+    // Written over by a later owner, taken, removed.
+    store.save("leg", "l000", owner(3, 2), Bytes::new()).await.unwrap();
+    store.take(&owned[2..], ProcessId(3)).await.unwrap();
+    store.remove("call", "c", owner(1, 2)).await.unwrap();
+    assert_eq!(store.owned(ProcessId(1)).await.unwrap(), []);
+    assert_eq!(store.owned(ProcessId(3)).await.unwrap().len(), 600);
+    assert_eq!(store.owners().await.unwrap(), [ProcessId(2), ProcessId(3)]);
+    for n in 0..600 {
+        store.remove("leg", &format!("l{n:03}"), owner(3, 2)).await.unwrap();
+    }
+    // One that may not be removed stays with its owner.
+    assert_eq!(store.remove("bridge", "b", owner(3, 1)).await, Err(StoreError::Conflict));
+    assert_eq!(store.owners().await.unwrap(), [ProcessId(2)]);
 }
 
 async fn records_are_listed_by_kind_with_any_bytes(store: Arc<dyn Store>) {
@@ -254,4 +312,46 @@ async fn records_are_listed_by_kind_with_any_bytes(store: Arc<dyn Store>) {
     }
     assert_eq!(store.records("call").await.unwrap(), [("c".to_owned(), owner(1, 1), Bytes::new())]);
     assert!(store.records("leg").await.unwrap().is_empty());
+}
+
+/// A record with all that one can hold.
+fn peer(service: Service, process: u64, load: u64) -> Peer {
+    Peer {
+        address: "10.0.0.7:7000".into(),
+        state: PeerState::Draining,
+        weight: 0.5,
+        load,
+        ng: Some("10.0.0.7:2223".parse().unwrap()),
+        pod: format!("pbx-{}", service.as_str()),
+        admin: Some("127.0.0.1:9091".parse().unwrap()),
+        ..Peer::new(service, ProcessId(process))
+    }
+}
+
+async fn peers_are_there_until_they_withdraw_or_are_not_renewed(store: Arc<dyn Store>) {
+    const LONG: u64 = 60_000;
+    assert!(store.peers().await.unwrap().is_empty());
+    let (short, media, balancer) =
+        (peer(Service::Router, 9, 1), peer(Service::Media, u64::MAX, 2), peer(Service::Balancer, 7, 3));
+    let begun = Instant::now();
+    store.announce(&media, LONG).await.unwrap();
+    store.announce(&short, 400).await.unwrap();
+    store.announce(&balancer, LONG).await.unwrap();
+    if begun.elapsed() < Duration::from_millis(300) {
+        assert_eq!(store.peers().await.unwrap(), [balancer.clone(), short.clone(), media.clone()]);
+    }
+    // Renewed: it says something else, and stands longer.
+    let renewed = peer(Service::Media, u64::MAX, 4);
+    store.announce(&renewed, LONG).await.unwrap();
+    while store.peers().await.unwrap().contains(&short) {
+        assert!(begun.elapsed() < Duration::from_secs(5), "a record that is not renewed stays");
+        tokio::task::yield_now().await;
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(400));
+    assert_eq!(store.peers().await.unwrap(), [balancer.clone(), renewed.clone()]);
+    // One that was gone may come again, and who withdraws is gone at once.
+    store.announce(&short, LONG).await.unwrap();
+    store.withdraw(balancer.process).await.unwrap();
+    store.withdraw(ProcessId(1)).await.unwrap();
+    assert_eq!(store.peers().await.unwrap(), [short, renewed]);
 }

@@ -3,9 +3,10 @@
 use crate::redis_server::RedisServer;
 use crate::store_contract::binding;
 use bytes::Bytes;
-use contract::ProcessId;
 use contract::location::StoreError;
-use contract::records::Owner;
+use contract::peers::Peer;
+use contract::records::{Key, Owner};
+use contract::{ProcessId, Service};
 use runtime::store::redis::RedisStore;
 use runtime::store::{AorHint, Store};
 use std::future::Future;
@@ -32,7 +33,13 @@ async fn all_refused(store: &RedisStore) {
     refused(store.remove("leg", "1", owner)).await;
     refused(store.record("leg", "1")).await;
     refused(store.records("leg")).await;
-    refused(store.claim("leg", "1", owner, ProcessId(2))).await;
+    refused(store.owners()).await;
+    refused(store.owned(ProcessId(1))).await;
+    refused(store.take(&[Key { kind: "leg".into(), id: "1".into(), owner }], ProcessId(2))).await;
+    refused(store.standing(ProcessId(1))).await;
+    refused(store.announce(&Peer::new(Service::Router, ProcessId(1)), 1500)).await;
+    refused(store.withdraw(ProcessId(1))).await;
+    refused(store.peers()).await;
     // Many at once do not wait for one another.
     let begun = Instant::now();
     futures::future::join_all((0..50).map(|_| refused(store.load("a")))).await;
@@ -58,11 +65,15 @@ async fn a_killed_store_is_unavailable_within_a_second_and_is_refilled_when_back
     let mut hints = store.hints();
     assert_eq!(hints.recv().await.unwrap(), AorHint::Missed);
     let before = store.swap("a", 0, vec![binding("sip:1@x", NOW + 60)], NOW).await.unwrap();
+    let standing = store.standing(ProcessId(1)).await.unwrap();
+    assert_eq!(store.standing(ProcessId(2)).await.unwrap(), standing);
     server.kill();
     all_refused(&store).await;
     server.restart();
     assert_eq!(back(&store).await.revision, 0);
-    // Owners write again what they know; revisions still rise.
+    // Owners can know that it is empty,
+    assert_ne!(store.standing(ProcessId(1)).await.unwrap().incarnation, standing.incarnation);
+    // and write again what they know; revisions still rise.
     assert_eq!(store.swap("a", before, vec![], NOW).await, Err(StoreError::Conflict));
     let after = store.swap("a", 0, vec![binding("sip:1@x", NOW + 60)], NOW).await.unwrap();
     assert!(after > before);

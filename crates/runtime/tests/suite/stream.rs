@@ -46,7 +46,7 @@ async fn what_was_missed_is_sent_as_deltas_and_the_same_entries_under_another_ep
     let lost = losses(&metrics);
     eventually(|| losses(&metrics) > lost).await;
     assert_eq!(subscription.snapshot().version.n, 1);
-    site.leader.send_replace(Leader::Here);
+    site.leader.send_replace(Leader::Here { epoch: 1 });
     until(&mut subscription, publisher.version).await;
     assert_eq!(*subscription.snapshot(), publisher.whole());
     assert_eq!(snapshots(&metrics), 1);
@@ -101,7 +101,7 @@ async fn a_standby_sends_to_the_leader_and_takes_over_from_it() {
     leader.known(1, |f| f.is_some_and(|f| f.version == publisher.version)).await;
     leader.stop().await;
     next.publish(&[("b", 2)], &[]);
-    standby.leader.send_replace(Leader::Here);
+    standby.leader.send_replace(Leader::Here { epoch: 1 });
     until(&mut subscription, next.version).await;
     // What it had in use is told to the new leader too, until it has the new.
     standby.known(1, |f| f.is_some_and(|f| f.connected && f.version == publisher.version)).await;
@@ -210,7 +210,7 @@ async fn tokens_and_authorities_are_read_anew() {
     let authority = site.change_authority();
     site.leader.send_replace(Leader::Nobody);
     site.known(1, |f| f.is_some_and(|f| !f.connected)).await;
-    site.leader.send_replace(Leader::Here);
+    site.leader.send_replace(Leader::Here { epoch: 1 });
     publisher.publish(&[("b", 2)], &[]);
     let lost = losses(&metrics);
     eventually(|| losses(&metrics) > lost + 2).await;

@@ -151,6 +151,14 @@ impl<H: Clone + PartialEq> Transactions<H> {
         }
     }
 
+    /// True if this request, but for ACK, belongs to a server transaction that is here.
+    pub fn knows(&mut self, request: &Message<'_>) -> bool {
+        let Some((key, method)) = RequestKey::of(request).zip(request.method()) else { return false };
+        method != Method::Ack
+            && key.write(method.as_str(), key.to_tag(), &mut self.scratch).is_some()
+            && self.servers.contains_key(self.scratch.as_str())
+    }
+
     fn receive_response(&mut self, status: u16, msg: &Message<'_>, now: Duration) -> Received {
         if key::client_key(msg, &mut self.scratch).is_none() {
             return Received::Invalid;

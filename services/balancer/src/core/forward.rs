@@ -18,6 +18,8 @@ use sip::{Message, Method, Name};
 
 /// What a request without Max-Forwards gets (RFC 3261 16.6 item 3).
 const MAX_FORWARDS: u64 = 70;
+/// At the end of our Via in an ACK that went to a second process.
+const MOVED: &str = ";moved";
 
 impl Core {
     /// Takes a new request: tells its sender that it is under way, and sends it on.
@@ -95,8 +97,8 @@ impl Core {
             Goal::Leg(leg) => match peers.get(leg.process) {
                 // A draining owner goes on with what it has.
                 Some(owner) if !tried.contains(&owner.process.0) => Some(inside(owner.process)),
-                Some(_) => None,
-                None => choose(Service::Router, leg.leg.as_bytes()),
+                // Gone, or not reached though its record stands: whoever takes its legs over, or waits to.
+                _ => choose(Service::Router, contract::leg::family(&leg.leg).as_bytes()),
             },
             Goal::Set(name) => {
                 let request = self.contexts.get_mut(number)?.request.clone();
@@ -228,7 +230,7 @@ impl Core {
         };
         let via = match to {
             Hop::Outside(flow) => {
-                via::outside(flow.transport, &self.listeners.advertised(flow.local), &branch, beside.as_deref())
+                via::outside(flow.transport, &self.listeners.advertised(&flow), &branch, beside.as_deref())
             }
             Hop::Inside(_) => via::inside(&branch, &beside.unwrap_or_else(|| self.me.beside(keys, &branch))),
         };
@@ -305,6 +307,24 @@ impl Core {
             let bytes = self.rewrite(turn, ack, source, to, plan, via);
             self.send(to, bytes);
         }
+    }
+
+    /// An ACK did not reach the owner of its leg: it goes on to who takes over, once. Its Via says that it did.
+    pub(super) fn ack_failed(&mut self, turn: &Turn<'_>, ack: &Message<'_>) {
+        let uri = ack.uri().and_then(|u| sip::uri::Uri::parse(u).ok());
+        let leg = uri.and_then(|u| trust::leg(&u, turn.view.keys));
+        let via = ack.values(Name::Via).next().unwrap_or_default();
+        let again = leg.filter(|_| !via.ends_with(MOVED));
+        let next = again.and_then(|leg| {
+            let tried = [leg.process.0];
+            self.destination(turn, &Plan { goal: Goal::Leg(leg), popped: 0, trusted: false }, &tried, 0)
+        });
+        let Some((to, _)) = next else {
+            return self.counters.count(Counter::StrayAck);
+        };
+        let mut edit = Edit::new(ack);
+        edit.pop_top(Name::Via).insert_top(Name::Via, format!("{via}{MOVED}"));
+        self.send(to, edit.finish());
     }
 
     /// A flow of ours, as one that this process sends on itself.

@@ -7,7 +7,7 @@ use crate::dispatcher::probe::{Due, Key};
 use crate::via;
 use sip::build;
 use sip::transaction::{ClientId, Output as Done};
-use sip::{Message, Name};
+use sip::{Message, Method, Name};
 
 impl Core {
     /// Does all that is due now.
@@ -62,6 +62,10 @@ impl Core {
     /// What was given to the driver did not go out.
     pub(super) fn send_failed(&mut self, turn: &mut Turn<'_>, bytes: &[u8]) {
         let Ok(message) = Message::parse(bytes) else { return };
+        if message.method() == Some(Method::Ack) {
+            self.counters.count(Counter::SendFailed);
+            return self.ack_failed(turn, &message);
+        }
         let branch = message.via().ok().and_then(|v| v.branch()).unwrap_or_default();
         let client = self.contexts.of_branch(branch).map(|(client, _)| client);
         match client.filter(|_| message.is_request()) {
@@ -131,7 +135,7 @@ impl Core {
         let (transport, remote, uri) = (target.transport, target.remote, target.uri.clone());
         let flow = self.flow_to(turn, transport, remote)?;
         let branch = self.me.branch(turn.view.keys, turn.rng);
-        let us = self.listeners.advertised(flow.local);
+        let us = self.listeners.advertised(&flow);
         let (tag, call) = (turn.rng.next_u64(), turn.rng.next_u64());
         let options = build::request("OPTIONS", &uri)
             .header(Name::Via, via::outside(transport, &us, &branch, None))

@@ -10,15 +10,20 @@ use contract::peers::PeerState;
 use contract::{Flow, KeyRing, ProcessId, Service, Transport};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use runtime::Drain;
-use runtime::mesh::Member;
+use runtime::mesh::{Member, Parcel};
 use runtime::metrics::{Reason, count};
 use runtime::transport::tcp::{Connection, Tcp, TcpEvent};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Gives messages of other processes to shards: what belongs to a transaction to its owner, other requests by Call-ID.
+/// Seconds without work after which a drained balancer may go: the others know by then that it does.
+const LINGER: u32 = 3;
+
+/// Gives messages of other processes to shards: what belongs to a transaction to its owner, other requests by Call-ID. What
+/// was sent to other processes and did not arrive goes back to the shard that sent it.
 pub(super) async fn inside(
     mut member: Member,
     queues: Queues,
@@ -26,21 +31,41 @@ pub(super) async fn inside(
     lost: Family<Reason, Counter>,
     drain: Drain,
 ) -> anyhow::Result<()> {
+    let mut unsent = member.unsent();
+    let mut told = false;
     loop {
-        let message = tokio::select! {
-            message = member.recv() => message,
-            () = drain.draining(), if !drain.is_draining() => {
+        let (shard, input) = tokio::select! {
+            message = member.recv() => {
+                let Some(message) = message else { anyhow::bail!("another process took this one's name") };
+                (shard_of(&message.bytes, message.service, &keys, queues.len()), Input::Inside(message))
+            }
+            Some(unsent) = unsent.recv() => match unsent.parcel {
+                Parcel::Sip(bytes) => failed(bytes, &keys, queues.len()),
+                // Balancers tell of no media.
+                Parcel::Event(_) => continue,
+            },
+            () = drain.draining(), if !told => {
+                told = true;
                 member.set_state(PeerState::Draining);
                 continue;
             }
         };
-        let Some(message) = message else { anyhow::bail!("another process took this one's name") };
-        let shard = shard_of(&message.bytes, message.service, &keys, queues.len());
         let Some(queue) = queues.get(shard) else { continue };
-        if queue.try_send(Message::Input(Input::Inside(message))).is_err() {
+        if queue.try_send(Message::Input(input)).is_err() {
             count(&lost, "inside");
         }
     }
+}
+
+/// What could not be brought to another process, for the shard that sent it: a request bears its owner in our Via.
+fn failed(bytes: Bytes, keys: &KeyRing, shards: usize) -> (usize, Input) {
+    let message = sip::Message::parse_stream(&bytes).ok();
+    if message.as_ref().is_some_and(|m| handover::unwrap(m, keys).is_some()) {
+        return (0, Input::HandOverFailed { bytes });
+    }
+    let owner = message.and_then(|m| m.via().ok().and_then(|v| Owner::of(&v, keys)));
+    let shard = owner.map_or(0, |o| usize::from(o.shard)) % shards.max(1);
+    (shard, Input::SendFailed { bytes })
 }
 
 /// The shard that is to have a message from inside.
@@ -122,14 +147,19 @@ fn flow(connection: Connection, process: ProcessId, listeners: &Listeners) -> Fl
     Flow { transport, process, connection: connection.id, local, remote }
 }
 
-/// Closes connections a few a second once the drain has begun. UDP is served to the end.
-pub(super) async fn drain(tcp: Tcp, drain: Drain, a_second: usize) -> anyhow::Result<()> {
+/// Closes connections a few a second once the drain has begun. UDP is served to the end: that is when, for `LINGER`, no
+/// connection of a phone and no transaction was left.
+pub(super) async fn drain(tcp: Tcp, drain: Drain, a_second: usize, transactions: Gauge) -> anyhow::Result<()> {
     drain.draining().await;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
-    loop {
+    let mut idle = 0;
+    while idle < LINGER {
         tick.tick().await;
-        for connection in tcp.connections().into_iter().filter(|c| !c.outbound).take(a_second.max(1)) {
+        let phones: Vec<_> = tcp.connections().into_iter().filter(|c| !c.outbound).collect();
+        idle = if phones.is_empty() && transactions.get() == 0 { idle + 1 } else { 0 };
+        for connection in phones.into_iter().take(a_second.max(1)) {
             tcp.close(connection.id);
         }
     }
+    Ok(())
 }

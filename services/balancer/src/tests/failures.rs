@@ -183,3 +183,111 @@ fn a_line_that_is_no_field_gets_400_where_the_rest_can_be_answered() {
     }
     assert_eq!(counted(&rig), (2, 2));
 }
+
+/// An in-dialog request of a leg that this router made.
+fn to_leg(method: &str, owner: ProcessId, leg: &str, branch: &str) -> String {
+    let token = contract::leg::LegToken { process: owner, leg: leg.into() }.seal(&keys());
+    let route = format!("Route: <sip:{}@127.0.0.1:5060;lr>\r\n", udp(PHONE).token(&keys()));
+    request(method, &format!("sip:{token}@127.0.0.1"), branch, &route).replace("@pbx>\r\nCall", "@pbx>;tag=t\r\nCall")
+}
+
+const ROUTER3: ProcessId = ProcessId(12);
+
+fn three() -> Rig {
+    let mut rig = Rig::plain();
+    rig.peers.0.push(Peer::new(Service::Router, ROUTER3));
+    rig.handle(Input::Changed);
+    rig
+}
+
+#[test]
+fn requests_of_a_dead_routers_legs_go_where_its_survivors_divide_them() {
+    let mut rig = three();
+    rig.set_peers(ROUTER);
+    let mut had = [0; 2];
+    for n in 0..40 {
+        let call = format!("{n:016x}0000000000000000");
+        let heir = rig.peers.choose(Service::Router, contract::leg::family(&call).as_bytes()).unwrap();
+        // Both sides of the call, whatever stands behind the family.
+        for own in ["aaaa", "bbbb"] {
+            let leg = contract::leg::leg_id(&call, own);
+            let out = rig.outside(udp(PHONE), &to_leg("BYE", ROUTER, &leg, &format!("{n}{own}")));
+            assert_eq!(to_inside(&out).remove(0).0, heir, "{leg}");
+        }
+        had[usize::from(heir == ROUTER3)] += 1;
+    }
+    assert!(had[0] > 8 && had[1] > 8, "{had:?}");
+}
+
+#[test]
+fn an_owner_that_does_not_take_a_request_is_replaced_by_the_others_in_turn() {
+    // Not reached, or 503 from one that is just going; its record stands all the while.
+    for unsent in [true, false] {
+        let mut rig = three();
+        let fail = |rig: &mut Rig, to, bytes: Bytes| match unsent {
+            true => rig.handle(Input::SendFailed { bytes }),
+            false => rig.inside(to, answer(&bytes, 503, &[])),
+        };
+        let (mut to, mut bytes) = to_inside(&rig.outside(udp(PHONE), &to_leg("BYE", ROUTER, "leg-1", "b"))).remove(0);
+        let mut seen = vec![to];
+        for _ in 0..2 {
+            let out = fail(&mut rig, to, bytes);
+            assert_eq!(statuses(&out), [0u16; 0]);
+            (to, bytes) = to_inside(&out).remove(0);
+            seen.push(to);
+        }
+        assert_eq!(seen[0], ROUTER);
+        seen.sort();
+        assert_eq!(seen, [ROUTER, ROUTER2, ROUTER3]);
+        let out = fail(&mut rig, to, bytes);
+        assert_eq!((statuses(&out), to_inside(&out).len()), (vec![503], 0));
+    }
+}
+
+#[test]
+fn a_draining_owner_keeps_its_legs_and_gets_no_new_calls() {
+    let mut rig = three();
+    for router in [ROUTER2, ROUTER3] {
+        rig.peers.0.iter_mut().find(|p| p.process == router).unwrap().state = PeerState::Draining;
+    }
+    let bye = to_leg("BYE", ROUTER2, "leg-1", "b");
+    assert_eq!(to_inside(&rig.outside(udp(PHONE), &bye)).remove(0).0, ROUTER2);
+    for n in 0..20 {
+        let text = invite(&format!("n{n}")).replace("call-1", &format!("call-{n}"));
+        assert_eq!(to_inside(&rig.outside(udp(PHONE), &text)).remove(0).0, ROUTER);
+        let gone = to_leg("BYE", ProcessId(99), &format!("leg-{n}"), &format!("g{n}"));
+        assert_eq!(to_inside(&rig.outside(udp(PHONE), &gone)).remove(0).0, ROUTER, "nor legs of the dead");
+    }
+}
+
+#[test]
+fn an_ack_that_did_not_reach_its_owner_goes_on_once() {
+    let mut rig = three();
+    let (to, bytes) = to_inside(&rig.outside(udp(PHONE), &to_leg("ACK", ROUTER, "leg-1", "k"))).remove(0);
+    assert_eq!(to, ROUTER);
+    let out = rig.handle(Input::SendFailed { bytes });
+    let (to, bytes) = to_inside(&out).remove(0);
+    let others = rig.peers.0.iter().filter(|p| p.service == Service::Router && p.process != ROUTER);
+    let heir = contract::rendezvous::choose(b"leg-1", others.map(|p| (p.process, p.weight))).unwrap();
+    assert_eq!((to, Message::parse(&bytes).unwrap().method()), (heir, Some(Method::Ack)));
+    assert!(rig.handle(Input::SendFailed { bytes }).is_empty());
+}
+
+#[test]
+fn a_registrar_that_drains_or_dies_is_replaced_within_the_transaction() {
+    for failure in 0..3 {
+        let mut rig = Rig::plain();
+        rig.peers.0.push(Peer::new(Service::Registrar, ProcessId(21)));
+        rig.handle(Input::Changed);
+        let out = rig.outside(udp(PHONE), &request("REGISTER", "sip:127.0.0.1", "a", ""));
+        let (first, bytes) = to_inside(&out).remove(0);
+        let out = match failure {
+            0 => rig.inside(first, answer(&bytes, 503, &[])),
+            1 => rig.handle(Input::SendFailed { bytes }),
+            _ => rig.set_peers(first),
+        };
+        let (second, bytes) = to_inside(&out).remove(0);
+        assert!(second != first && [REGISTRAR, ProcessId(21)].contains(&second), "{failure}");
+        assert_eq!(statuses(&rig.inside(second, answer(&bytes, 200, &[]))), [200], "{failure}");
+    }
+}

@@ -20,15 +20,17 @@ use sip::Name;
 use sip::message::Message;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// A relay that gives descriptions back as they are, and remembers what it was told.
 #[derive(Default)]
 struct Relay(Mutex<Vec<Command>>);
 
 impl MediaControl for Relay {
-    fn request(&self, command: Command) -> BoxFuture<'_, Result<Reply, MediaError>> {
-        self.0.lock().unwrap().push(command.clone());
+    fn request(&self, relay: ProcessId, command: Command) -> BoxFuture<'_, Result<Reply, MediaError>> {
+        assert_eq!(relay, RELAY);
+        if command != Command::Ping {
+            self.0.lock().unwrap().push(command.clone());
+        }
         Box::pin(async move {
             tokio::task::yield_now().await;
             Ok(match command {
@@ -45,8 +47,9 @@ struct Pbx {
     env: Environment,
     running: Running,
     balancer: Member,
+    /// The relay's place in the mesh.
+    media: Member,
     relay: Arc<Relay>,
-    events: mpsc::Sender<MediaEvent>,
     got: Vec<Bytes>,
 }
 
@@ -56,9 +59,9 @@ impl Pbx {
         let env = Environment::new(Arc::new(runtime::store::memory::MemoryStore::new()), lab.keys.clone());
         let source: Subscription<RouterEntry> = Subscription::fixed(lab.entries.clone());
         let relay = Arc::new(Relay::default());
-        let (events, media_events) = mpsc::channel(16);
         let balancer = env.mesh.join(Peer::new(Service::Balancer, BALANCER));
-        let running = crate::build(Config::default(), env.deps(ROUTER, source), relay.clone(), media_events).unwrap();
+        let media = env.mesh.join(Peer::new(Service::Media, RELAY));
+        let running = crate::build(Config::default(), env.deps(ROUTER, source), relay.clone()).unwrap();
         let binding = Binding {
             contact: "sip:8006@127.0.0.1:8006".into(),
             call_id: "r".into(),
@@ -74,7 +77,7 @@ impl Pbx {
             user_agent: None,
         };
         env.store.swap("8006", 0, vec![binding], 1).await.unwrap();
-        Self { lab, env, running, balancer, relay, events, got: Vec::new() }
+        Self { lab, env, running, balancer, media, relay, got: Vec::new() }
     }
 
     fn send(&self, bytes: Bytes) {
@@ -175,7 +178,7 @@ async fn the_relays_timeout_hangs_both_up() {
     pbx.talk().await;
     let call = pbx.view().await[0]["id"].as_str().unwrap().to_owned();
     let event = MediaEvent { seq: 1, call, tag: None, kind: MediaEventKind::SessionTimeout };
-    pbx.events.send(event).await.unwrap();
+    pbx.media.handle().tell(ROUTER, event).unwrap();
     for _ in 0..2 {
         let bye = pbx.get("BYE").await;
         assert!(field(&bye, Name::Reason).starts_with("Q.850;cause=102"));

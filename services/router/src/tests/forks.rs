@@ -64,7 +64,7 @@ fn two_answers_at_once() {
     lab.call("8005", "100");
     let invites = ["8006", "8007", "8008"].map(|name| lab.request_to("INVITE", name));
     let phones = invites.each_ref().map(|i| lab.callee(i));
-    lab.hold = Some(|ask| matches!(ask, crate::Ask::Media(_)));
+    lab.hold = Some(|ask| matches!(ask, crate::Ask::Media { .. }));
     lab.answer(&phones[0], &invites[0], 200, Some(&sdp(5000, "0")));
     lab.answer(&phones[1], &invites[1], 200, Some(&sdp(6000, "8")));
     lab.request_to("ACK", "8006");

@@ -12,6 +12,7 @@ use contract::location::{Aor, Binding, StoreError};
 use contract::media::{MediaEvent, MediaEventKind};
 use contract::ng;
 use contract::peers::{Peer, Peers};
+use contract::records::{Key, Owner, Standing, Stored};
 use contract::{Flow, InstallationKey, KeyRing, Now, ProcessId, Service, Transport};
 use dialplan::{Dial, Extension, Pattern, Plan, Step, Template};
 use rand::SeedableRng;
@@ -19,7 +20,7 @@ use rand::rngs::StdRng;
 use rtp::sdp::Session;
 use sip::digest::{self, Algorithm};
 use sip::message::Message;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use std::time::Duration;
 pub(crate) const ROUTER: ProcessId = ProcessId(0xaaaa);
 pub(crate) const BALANCER: ProcessId = ProcessId(0xbbbb);
 pub(crate) const CONFERENCE: ProcessId = ProcessId(0xcccc);
+pub(crate) const RELAY: ProcessId = ProcessId(0xeeee);
 pub(crate) const EDGE: &str = "192.0.2.1:5060";
 
 pub(crate) fn sdp(port: u16, formats: &str) -> String {
@@ -77,6 +79,10 @@ pub(crate) struct Phone {
 
 pub(crate) struct Lab {
     pub(crate) core: Core,
+    /// The router that `core` is.
+    pub(crate) me: ProcessId,
+    /// Other routers, which stand still.
+    pub(crate) others: BTreeMap<ProcessId, Core>,
     pub(crate) directory: Directory,
     pub(crate) entries: Snapshot<RouterEntry>,
     pub(crate) peers: Peers,
@@ -89,11 +95,21 @@ pub(crate) struct Lab {
     pub(crate) events: Vec<CallEvent>,
     pub(crate) aors: BTreeMap<String, Aor>,
     pub(crate) records: BTreeMap<(String, String), Bytes>,
+    pub(crate) owners: BTreeMap<(String, String), Owner>,
+    /// How many records were taken from a process.
+    pub(crate) taken: BTreeMap<ProcessId, u64>,
+    pub(crate) incarnation: u64,
     pub(crate) nonces: BTreeMap<String, u32>,
-    /// Ports of the relay's sides, by call and leg.
-    pub(crate) relay: BTreeMap<(String, String), u16>,
+    /// Ports of the relays' sides, by relay, call and leg.
+    pub(crate) relay: BTreeMap<(ProcessId, String, String), u16>,
     pub(crate) store_down: bool,
     pub(crate) relay_down: bool,
+    /// Relays that answer nothing.
+    pub(crate) silent: BTreeSet<ProcessId>,
+    /// Relays that take no new calls.
+    pub(crate) full: BTreeSet<ProcessId>,
+    /// Owners that relays were told of.
+    pub(crate) claims: Vec<(ProcessId, String)>,
     /// Questions that match are held until released.
     pub(crate) hold: Option<fn(&Ask) -> bool>,
     pub(crate) held: VecDeque<(Option<AskId>, Ask)>,
@@ -133,9 +149,12 @@ impl Lab {
             Peer::new(Service::Router, ROUTER),
             Peer::new(Service::Balancer, BALANCER),
             Peer::new(Service::Conference, CONFERENCE),
+            Peer::new(Service::Media, RELAY),
         ]);
         Self {
             core: Core::new(limits),
+            me: ROUTER,
+            others: BTreeMap::new(),
             directory: Directory::new(&entries),
             entries,
             peers,
@@ -147,10 +166,16 @@ impl Lab {
             events: Vec::new(),
             aors: BTreeMap::new(),
             records: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            incarnation: 1,
             nonces: BTreeMap::new(),
             relay: BTreeMap::new(),
             store_down: false,
             relay_down: false,
+            silent: BTreeSet::new(),
+            full: BTreeSet::new(),
+            claims: Vec::new(),
             hold: None,
             held: VecDeque::new(),
             next_port: 40_000,
@@ -210,7 +235,7 @@ impl Lab {
             directory: &self.directory,
             peers: &self.peers,
             keys: &self.keys,
-            me: ROUTER,
+            me: self.me,
             draining: self.draining,
         };
         self.core.handle(&view, input, self.now, &mut self.rng);
@@ -255,35 +280,98 @@ impl Lab {
                 *last = nc.max(*last);
                 Answer::Nonce(Ok(fresh))
             }
-            Ask::Save { kind, id, value, .. } => {
-                self.records.insert((kind.into(), id), value);
-                Answer::Stored(Ok(()))
+            Ask::Save { kind, id, owner, value } => Answer::Stored(self.write(kind, id, owner, Some(value))),
+            Ask::Remove { kind, id, owner } => Answer::Stored(self.write(kind, id, owner, None)),
+            Ask::Standing { .. } if self.store_down => Answer::Standing(Err(down())),
+            Ask::Standing { process } => {
+                let taken = self.taken.get(&process).copied().unwrap_or(0);
+                Answer::Standing(Ok(Standing { incarnation: self.incarnation, taken }))
             }
-            Ask::Remove { kind, id, .. } => {
-                self.records.remove(&(kind.into(), id));
-                Answer::Stored(Ok(()))
+            Ask::Owners if self.store_down => Answer::Owners(Err(down())),
+            Ask::Owners => {
+                let owners: BTreeSet<ProcessId> = self.owners.values().map(|owner| owner.process).collect();
+                Answer::Owners(Ok(owners.into_iter().collect()))
             }
-            Ask::Media(command) => Answer::Sdp(self.media(&command)),
+            Ask::Owned { .. } if self.store_down => Answer::Owned(Err(down())),
+            Ask::Owned { process } => {
+                let of = self.owners.iter().filter(|(_, owner)| owner.process == process);
+                let key = |((kind, id), owner): (&(String, String), &Owner)| Key {
+                    kind: kind.clone(),
+                    id: id.clone(),
+                    owner: *owner,
+                };
+                Answer::Owned(Ok(of.map(key).collect()))
+            }
+            Ask::Take { .. } if self.store_down => Answer::Taken(Err(down())),
+            Ask::Take { records, to } => Answer::Taken(self.take_records(&records, to)),
+            Ask::Record { .. } if self.store_down => Answer::Record(Err(down())),
+            Ask::Record { kind, id } => Answer::Record(Ok(self.owners.get(&(kind.into(), id)).copied())),
+            Ask::Media { relay, .. } if self.silent.contains(&relay) => Answer::NoRelay("no answer".into()),
+            Ask::Media { relay, command } => Answer::Sdp(self.media(relay, &command)),
         }
     }
 
-    fn media(&mut self, command: &ng::Command) -> Result<String, String> {
+    fn write(&mut self, kind: &str, id: String, owner: Owner, value: Option<Bytes>) -> Result<(), StoreError> {
+        let name = (kind.to_owned(), id);
+        if self.owners.get(&name).is_some_and(|s| s.epoch > owner.epoch || (s.epoch == owner.epoch && *s != owner)) {
+            return Err(StoreError::Conflict);
+        }
+        match value {
+            Some(value) => {
+                self.owners.insert(name.clone(), owner);
+                self.records.insert(name, value);
+            }
+            None => {
+                self.owners.remove(&name);
+                self.records.remove(&name);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_records(&mut self, wanted: &[Key], to: ProcessId) -> Result<Vec<Stored>, StoreError> {
+        let name = |key: &Key| (key.kind.clone(), key.id.clone());
+        if !wanted.iter().all(|key| self.owners.get(&name(key)) == Some(&key.owner)) {
+            return Err(StoreError::Conflict);
+        }
+        let mut stored = Vec::new();
+        for key in wanted {
+            let owner = key.owner.taken_by(to);
+            self.owners.insert(name(key), owner);
+            *self.taken.entry(key.owner.process).or_default() += 1;
+            stored.push(Stored { key: Key { owner, ..key.clone() }, value: self.records[&name(key)].clone() });
+        }
+        Ok(stored)
+    }
+
+    fn media(&mut self, relay: ProcessId, command: &ng::Command) -> Result<String, String> {
         if self.relay_down {
             return Err("down".into());
         }
+        let known = |call: &str| self.relay.keys().any(|(at, c, _)| *at == relay && c == call);
         match command {
-            ng::Command::Offer(d) => Ok(self.describe(d, d.to_tag.as_deref().unwrap())),
+            ng::Command::Ping => Ok(String::new()),
+            ng::Command::Query(q) if !known(&q.call_id) => Err("unknown call-id".into()),
+            ng::Command::Query(q) => {
+                self.claims.push((relay, q.owner.clone().unwrap()));
+                Ok(String::new())
+            }
+            ng::Command::Answer(d) if self.full.contains(&relay) && !known(&d.call_id) => Err("unknown call-id".into()),
+            ng::Command::Offer(d) if self.full.contains(&relay) && !known(&d.call_id) => Err("too many calls".into()),
+            ng::Command::Offer(d) => Ok(self.describe(relay, d, d.to_tag.as_deref().unwrap())),
             ng::Command::Answer(d) => {
-                let joined = (d.call_id.clone(), d.to_tag.clone().unwrap());
+                let joined = (relay, d.call_id.clone(), d.to_tag.clone().unwrap());
                 assert!(self.relay.contains_key(&joined), "an answer without an offer: {d:?}");
-                Ok(self.describe(d, &d.from_tag))
+                Ok(self.describe(relay, d, &d.from_tag))
             }
             ng::Command::Delete(d) => {
                 match &d.from_tag {
                     Some(tag) => {
-                        assert!(d.leg && self.relay.remove(&(d.call_id.clone(), tag.clone())).is_some(), "{d:?}")
+                        let there = self.relay.remove(&(relay, d.call_id.clone(), tag.clone())).is_some();
+                        // One that refused the call knows nothing of its legs.
+                        assert!(d.leg && (there || self.full.contains(&relay)), "{d:?}")
                     }
-                    None => self.relay.retain(|(call, _), _| *call != d.call_id),
+                    None => self.relay.retain(|(at, call, _), _| *at != relay || *call != d.call_id),
                 }
                 Ok(String::new())
             }
@@ -292,11 +380,11 @@ impl Lab {
     }
 
     /// The description for `reader`, at its own port.
-    fn describe(&mut self, d: &ng::Description, reader: &str) -> String {
-        assert_eq!(d.owner, Some(ROUTER.to_string()));
+    fn describe(&mut self, relay: ProcessId, d: &ng::Description, reader: &str) -> String {
+        assert_eq!(d.owner, Some(self.me.to_string()));
         let next = &mut self.next_port;
         let mut port_of = |leg: &str| {
-            *self.relay.entry((d.call_id.clone(), leg.to_owned())).or_insert_with(|| {
+            *self.relay.entry((relay, d.call_id.clone(), leg.to_owned())).or_insert_with(|| {
                 *next += 4;
                 *next
             })
@@ -419,6 +507,6 @@ impl Lab {
     pub(crate) fn media_timeout(&mut self) {
         let call = self.events.last().unwrap().call.clone();
         let event = MediaEvent { seq: 1, call, tag: None, kind: MediaEventKind::SessionTimeout };
-        self.input(Input::Media(&event));
+        self.input(Input::Media { relay: RELAY, event: &event });
     }
 }

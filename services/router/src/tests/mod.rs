@@ -11,4 +11,6 @@ mod loss;
 mod noise;
 mod phones;
 mod refusals;
+mod relays;
+mod takeover;
 mod timers;

@@ -112,7 +112,7 @@ fn silent_media_ends_the_call_and_says_so() {
     assert_eq!(lab.core.counters().media_timeouts, 1);
     // About a call that is nobody's.
     let event = MediaEvent { seq: 1, call: "x".into(), tag: None, kind: MediaEventKind::SessionTimeout };
-    lab.input(Input::Media(&event));
+    lab.input(Input::Media { relay: RELAY, event: &event });
     lab.quiet();
     lab.empty();
 }

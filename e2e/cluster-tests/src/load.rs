@@ -1,0 +1,102 @@
+//! Many calls with audio at once, by `kubepbx phone`, and what became of them.
+
+use crate::space::Space;
+use anyhow::{Context, Result, ensure};
+use e2e::{Phone, eventually};
+use serde_json::Value;
+use std::fmt;
+use std::time::Duration;
+
+/// Calls from 8005 to 8006 that are up.
+#[derive(Debug)]
+pub struct Calls {
+    caller: Phone,
+    callee: Phone,
+    count: usize,
+    seconds: u32,
+}
+
+/// What phones say of their calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Figures {
+    /// How many were begun.
+    pub begun: usize,
+    /// How many went on until the caller ended them, heard by both sides to the last.
+    pub kept: usize,
+    /// The longest time without audio of any leg, ms.
+    pub gap_ms: f64,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} calls before, {} after, longest gap of audio {:.0} ms", self.begun, self.kept, self.gap_ms)
+    }
+}
+
+impl Calls {
+    /// Begins `count` calls of `seconds` each through two nodes, and waits until routers have them all.
+    pub fn begin(space: &Space, count: usize, seconds: u32) -> Result<Self> {
+        let (calls, talk) = (count.to_string(), seconds.to_string());
+        let (callee, caller) = space.cluster.outside(|| {
+            let options = ["--calls", &calls, "--play", "tone:880"];
+            let callee = Phone::answering(space.server(0), "8006", &options)?;
+            let options = ["--to", "8006", "--calls", &calls, "--seconds", &talk, "--play", "tone:440"];
+            Ok((callee, Phone::start("call", space.server(1), "8005", &options)?))
+        })?;
+        let calls = Self { caller, callee, count, seconds };
+        let mut last = 0;
+        eventually("all calls are up", Duration::from_secs(20), || {
+            last = space.sum("router", "kubepbx_router_calls").unwrap_or_default();
+            (last >= count as u64).then_some(())
+        })
+        .with_context(|| format!("routers have {last} of {count}"))?;
+        Ok(calls)
+    }
+
+    /// Waits until they are over; what became of them.
+    pub fn end(mut self) -> Result<Figures> {
+        let limit = Duration::from_secs(u64::from(self.seconds) + 30);
+        let (_, said) = self.caller.report(limit)?;
+        // It waits for calls that never came to it, should there be such.
+        self.callee.process().signal("TERM").ok();
+        let (_, heard) = self.callee.report(Duration::from_secs(20))?;
+        let (callers, callees) = (calls(&said)?, calls(&heard)?);
+        let kept = callers.iter().filter(|call| went_on(call, 880.0) && call["ended_by_remote"] == false).count();
+        let answered = callees.iter().filter(|call| went_on(call, 440.0)).count();
+        let gaps = callers.iter().chain(&callees).filter_map(|call| call["longest_gap_ms"].as_f64());
+        Ok(Figures { begun: self.count, kept: kept.min(answered), gap_ms: gaps.fold(0.0, f64::max) })
+    }
+}
+
+impl Figures {
+    /// Fails unless every call went on and no leg was without audio for longer.
+    pub fn all_kept(&self, gap_ms: f64) -> Result<()> {
+        ensure!(self.kept == self.begun && self.gap_ms <= gap_ms, "{self}; {gap_ms} ms were allowed");
+        Ok(())
+    }
+}
+
+fn calls(report: &Value) -> Result<Vec<Value>> {
+    report["calls"].as_array().cloned().context("a report without calls")
+}
+
+/// Ended in good order, and heard the other side in its last two seconds.
+fn went_on(call: &Value, hz: f64) -> bool {
+    call["status"] == 200 && call["tone_hz"].as_f64().is_some_and(|heard| (heard - hz).abs() < 10.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_call_that_fell_silent_was_not_kept() {
+        assert!(went_on(&json!({"status": 200, "tone_hz": 881.0}), 880.0));
+        assert!(!went_on(&json!({"status": 200, "tone_hz": null}), 880.0));
+        assert!(!went_on(&json!({"status": 481, "tone_hz": 880.0}), 880.0));
+        assert!(Figures { begun: 5, kept: 4, gap_ms: 20.0 }.all_kept(100.0).is_err());
+        assert!(Figures { begun: 5, kept: 5, gap_ms: 200.0 }.all_kept(100.0).is_err());
+        assert!(Figures { begun: 5, kept: 5, gap_ms: 20.0 }.all_kept(100.0).is_ok());
+    }
+}

@@ -1,0 +1,150 @@
+//! The chart itself: what it renders, and its life from install to uninstall.
+
+use crate::calls::{first_call_example, talk};
+use anyhow::{Context, Result, bail, ensure};
+use cluster_tests::{Calls, Cluster, Space};
+use e2e::eventually;
+use serde::Deserialize;
+use serde_json::Value;
+use std::process::Command;
+use std::time::Duration;
+
+const CHART: &str = "charts/kubepbx";
+
+fn chart() -> String {
+    e2e::process::root().join(CHART).display().to_string()
+}
+
+/// CRDs of the Prometheus operator, as far as it takes to have such objects judged.
+const MONITORING: &str = r#"{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+"metadata": {"name": "PLURAL.monitoring.coreos.com"}, "spec": {"group": "monitoring.coreos.com", "scope": "Namespaced",
+"names": {"kind": "KIND", "plural": "PLURAL"}, "versions": [{"name": "v1", "served": true, "storage": true,
+"schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}}"#;
+
+/// Every object of every values file is one that the API server would take.
+#[test]
+fn every_rendered_object_passes_the_api_server() -> Result<()> {
+    Space::test("rendered", |space| {
+        let dir = e2e::process::root().join(CHART);
+        let scratch = cluster_tests::scratch()?;
+        let apply = |name: &str, text: &str, options: &[&str]| -> Result<()> {
+            let file = scratch.path().join(name);
+            std::fs::write(&file, text)?;
+            let file = file.display().to_string();
+            let fixed = ["apply", "--server-side", "-f", &file];
+            space.cluster.kubectl(&[&fixed, options].concat()).map(drop).with_context(|| name.to_owned())
+        };
+        space.cluster.kubectl(&["apply", "--server-side", "-f", &dir.join("crds").display().to_string()])?;
+        for (kind, plural) in [("PodMonitor", "podmonitors"), ("PrometheusRule", "prometheusrules")] {
+            let text = MONITORING.replace("KIND", kind).replace("PLURAL", plural);
+            apply(plural, &text, &[])?;
+            let name = format!("crd/{plural}.monitoring.coreos.com");
+            space.cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", &name])?;
+        }
+        let mut files = vec![dir.join("values.yaml")];
+        files.extend(std::fs::read_dir(dir.join("ci"))?.filter_map(|file| Some(file.ok()?.path())));
+        ensure!(files.len() > 3, "values files: {files:?}");
+        for values in files {
+            let values = values.display().to_string();
+            space.cluster.helm(&["lint", "--strict", &chart(), "--values", &values])?;
+            let fixed = ["template", "pbx", &chart(), "-n", &space.namespace, "--values", &values];
+            // Hooks too, but for what they refer to of each other there is nothing to judge.
+            let rendered = space.cluster.helm(&fixed)?;
+            apply("rendered.yaml", &rendered, &["--dry-run=server"]).with_context(|| values.clone())?;
+        }
+        for plural in ["podmonitors", "prometheusrules"] {
+            space.cluster.kubectl(&["delete", "crd", &format!("{plural}.monitoring.coreos.com")])?;
+        }
+        Ok(())
+    })
+}
+
+/// The rules of the rendered role of this kind and name.
+fn rules(rendered: &str, kind: &str, name: &str) -> Result<Value> {
+    for document in serde_yaml::Deserializer::from_str(rendered) {
+        let object = Value::deserialize(document)?;
+        if object["kind"] == kind && object["metadata"]["name"] == name {
+            return Ok(object["rules"].clone());
+        }
+    }
+    bail!("no {kind} {name} is rendered")
+}
+
+/// No more and no less than `operator --rbac` says.
+#[test]
+fn the_operators_rights_are_what_it_needs() -> Result<()> {
+    let cluster = Cluster::get()?;
+    let operator = e2e::process::kubepbx()?.with_file_name("operator");
+    let out = Command::new(&operator).arg("--rbac").output().context("images/build builds the operator")?;
+    let needed: Value = serde_json::from_slice(&out.stdout)?;
+    let own = cluster.helm(&["template", "pbx", &chart(), "-n", "voice"])?;
+    let all =
+        cluster.helm(&["template", "pbx", &chart(), "-n", "voice", "--set-json", r#"operator.namespaces=["*"]"#])?;
+    for rendered in [&own, &all] {
+        ensure!(rules(rendered, "Role", "kubepbx-operator-own")? == needed["own"], "its own namespace");
+    }
+    ensure!(rules(&own, "ClusterRole", "kubepbx-operator-voice")? == needed["cluster"], "the cluster");
+    ensure!(rules(&own, "Role", "kubepbx-operator")? == needed["served"], "a namespace that is served");
+    let list = |what: &str| needed[what].as_array().cloned().unwrap_or_default();
+    let both: Value = [list("cluster"), list("served")].concat().into();
+    ensure!(rules(&all, "ClusterRole", "kubepbx-operator-voice")? == both, "all namespaces");
+    ensure!(rules(&all, "Role", "kubepbx-operator").is_err(), "a Role beside the ClusterRole");
+    Ok(())
+}
+
+/// From install to uninstall, with calls up over upgrade and rollback; what is left is what the notes say.
+#[test]
+fn install_upgrade_rollback_uninstall() -> Result<()> {
+    Space::test("life", |space| {
+        first_call_example(space)?;
+        let calls = Calls::begin(space, 10, 30)?;
+        space.helm("upgrade", &["operator: {log: debug}\npbx: {spec: {services: {router: {replicas: 3}}}}".into()])?;
+        space.settled(Duration::from_secs(90))?;
+        ensure!(space.pods("router")?.len() == 3, "the upgrade had no effect");
+        space.cluster.helm(&["rollback", "pbx", "1", "-n", &space.namespace, "--wait", "--timeout", "120s"])?;
+        space.settled(Duration::from_secs(120))?;
+        let figures = calls.end()?;
+        eprintln!("upgrade and rollback: {figures}");
+        figures.all_kept(3000.0)?;
+        talk(space, "1")?;
+        space.cluster.helm(&["uninstall", "pbx", "-n", &space.namespace, "--wait", "--timeout", "120s"])?;
+        let left = || -> Result<Vec<String>> {
+            let mut left = Vec::new();
+            for kind in [
+                "Pod",
+                "Deployment",
+                "DaemonSet",
+                "StatefulSet",
+                "Service",
+                "ServiceAccount",
+                "Secret",
+                "ConfigMap",
+                "Role",
+                "RoleBinding",
+                "NetworkPolicy",
+                "PodDisruptionBudget",
+                "Job",
+                "Lease",
+            ] {
+                left.extend(space.list(kind, "")?.iter().map(|object| format!("{kind}/{}", object.name())));
+            }
+            // What the namespace has by itself, the example's Secret, and what the notes name.
+            let known = [
+                "ServiceAccount/default",
+                "ConfigMap/kube-root-ca.crt",
+                "Secret/phones",
+                "Secret/kubepbx-keys",
+                "Lease/kubepbx",
+                "Lease/kubepbx-operator",
+            ];
+            left.retain(|name| !known.contains(&name.as_str()));
+            Ok(left)
+        };
+        let mut last = Vec::new();
+        let gone = eventually("nothing is left", Duration::from_secs(60), || {
+            last = left().ok()?;
+            last.is_empty().then_some(())
+        });
+        gone.with_context(|| format!("left: {last:?}"))
+    })
+}

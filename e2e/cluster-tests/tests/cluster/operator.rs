@@ -1,0 +1,112 @@
+//! The operator: repairs what others change, rests when there is nothing to do, and may be gone for a while.
+
+use crate::calls::{first_call_example, talk};
+use anyhow::{Context, Result, ensure};
+use cluster_tests::{Object, Space};
+use e2e::eventually;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(10);
+const MANAGED: &str = "app.kubernetes.io/managed-by=kubepbx-operator";
+const KINDS: [&str; 6] =
+    ["Deployment", "DaemonSet", "Service", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"];
+
+fn managed(space: &Space) -> Result<Vec<(&'static str, Object)>> {
+    let mut all = Vec::new();
+    for kind in KINDS {
+        all.extend(space.list(kind, MANAGED)?.into_iter().map(|object| (kind, object)));
+    }
+    ensure!(!all.is_empty(), "the operator manages nothing");
+    Ok(all)
+}
+
+#[test]
+fn drift_is_repaired() -> Result<()> {
+    Space::test("drift", |space| {
+        first_call_example(space)?;
+        // What is deleted is made again.
+        for (kind, object) in managed(space)? {
+            space.delete(kind, object.name(), None)?;
+            space.until(kind, object.name(), "it is back", SOON, |again| again.uid() != object.uid())?;
+        }
+        // What is changed is changed back.
+        space.patch("Deployment", "pbx-router", json!({"spec": {"replicas": 0}}))?;
+        space.until("Deployment", "pbx-router", "two replicas again", SOON, |d| d.0["spec"]["replicas"] == 2)?;
+        space.settled(Duration::from_secs(90))?;
+        space.wait("Pbx", "pbx", "Ready", Duration::from_secs(60))?;
+        talk(space, "1")
+    })
+}
+
+/// Nothing is written while nothing changes.
+#[test]
+fn at_rest_nothing_is_written() -> Result<()> {
+    Space::test("rest", |space| {
+        first_call_example(space)?;
+        space.settled(Duration::from_secs(60))?;
+        let versions = || -> Result<BTreeMap<String, String>> {
+            let mut all = managed(space)?;
+            for kind in ["Pbx", "PbxEndpoint", "Dialplan", "Secret", "ConfigMap"] {
+                all.extend(space.list(kind, "")?.into_iter().map(|object| (kind, object)));
+            }
+            let version = |o: &Object| o.0["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+            Ok(all.iter().map(|(kind, o)| (format!("{kind}/{}", o.name()), version(o))).collect())
+        };
+        let (mut before, mut since) = (versions()?, Instant::now());
+        eventually("ten seconds without a write", Duration::from_secs(40), || {
+            let now = versions().ok()?;
+            if now != before {
+                eprintln!("written: {:?}", now.iter().filter(|(k, v)| before.get(*k) != Some(v)).collect::<Vec<_>>());
+                (before, since) = (now, Instant::now());
+            }
+            (since.elapsed() > Duration::from_secs(10)).then_some(())
+        })
+    })
+}
+
+/// Changes wait for an operator; calls do not.
+#[test]
+fn an_absent_operator_is_caught_up_with() -> Result<()> {
+    Space::test("absent", |space| {
+        first_call_example(space)?;
+        space.patch("Deployment", "kubepbx-operator", json!({"spec": {"replicas": 0}}))?;
+        eventually("the operator is gone", Duration::from_secs(40), || {
+            space.list("Pod", "app.kubernetes.io/component=operator").ok()?.is_empty().then_some(())
+        })?;
+        let later = json!({
+            "apiVersion": "kubepbx.io/v1alpha1", "kind": "PbxEndpoint", "metadata": {"name": "8007"},
+            "spec": {"context": "from-external", "auth": {"username": "8007", "passwordSecretRef": {"name": "phones", "key": "8005"}}, "aor": {}}
+        });
+        space.apply_object(&later)?;
+        talk(space, "2")?;
+        let waiting = space.get("PbxEndpoint", "8007")?.context("8007")?;
+        ensure!(waiting.condition("Programmed").is_none(), "live without an operator: {}", waiting.conditions());
+        space.patch("Deployment", "kubepbx-operator", json!({"spec": {"replicas": 1}}))?;
+        space.wait("PbxEndpoint", "8007", "Ready", Duration::from_secs(40))?;
+        talk(space, "1")
+    })
+}
+
+/// The leader is killed: another leads, and what was valid stays live.
+#[test]
+fn another_leads_when_the_leader_is_killed() -> Result<()> {
+    Space::test("leader", |space| {
+        first_call_example(space)?;
+        space.helm("upgrade", &["operator: {replicas: 2}".into()])?;
+        let holder = |lease: &Object| lease.0["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
+        let lease =
+            space.until("Lease", "kubepbx-operator", "somebody leads", SOON, |lease| !holder(lease).is_empty())?;
+        let leader = holder(&lease);
+        let pods = space.pods("operator")?;
+        let pod = pods.iter().find(|pod| leader.contains(pod.name())).with_context(|| format!("no pod is {leader}"))?;
+        space.delete("Pod", pod.name(), Some(0))?;
+        space.until("Lease", "kubepbx-operator", "another leads", Duration::from_secs(40), |lease| {
+            !holder(lease).is_empty() && holder(lease) != leader
+        })?;
+        space.patch("PbxEndpoint", "8005", json!({"spec": {"codecs": ["alaw", "ulaw"]}}))?;
+        space.wait("PbxEndpoint", "8005", "Ready", Duration::from_secs(40))?;
+        talk(space, "1")
+    })
+}

@@ -1,0 +1,76 @@
+//! Pods that die while calls with audio are up.
+
+use crate::calls::{first_call_example, talk};
+use anyhow::{Context, Result};
+use cluster_tests::{Calls, Space};
+use std::time::Duration;
+
+const CALLS: usize = 50;
+/// How long an answered call may be without audio when what dies is not in the way of the audio.
+const UNNOTICED: f64 = 500.0;
+/// The same when its relay dies.
+const MOVED: f64 = 3000.0;
+
+/// One pod of a service goes while 50 calls are up; they go on, and can be ended, and new ones can be made.
+fn survives(name: &str, component: &str, gap_ms: f64, kill: impl FnOnce(&Space, &str) -> Result<()>) -> Result<()> {
+    Space::test(name, |space| {
+        first_call_example(space)?;
+        let calls = Calls::begin(space, CALLS, 20)?;
+        let pod = space.pods(component)?.into_iter().next().with_context(|| format!("no {component}"))?;
+        kill(space, pod.name())?;
+        let figures = calls.end()?;
+        eprintln!("{name}: {figures}");
+        figures.all_kept(gap_ms)?;
+        space.settled(Duration::from_secs(60))?;
+        talk(space, "1")
+    })
+}
+
+fn killed(space: &Space, pod: &str) -> Result<()> {
+    let pod = space.get("Pod", pod)?.context("the pod is gone already")?;
+    space.signal(&pod, "KILL")
+}
+
+fn deleted(space: &Space, pod: &str) -> Result<()> {
+    space.delete("Pod", pod, Some(0))
+}
+
+#[test]
+fn conference_deleted() -> Result<()> {
+    survives("conference-deleted", "conference", UNNOTICED, deleted)
+}
+
+#[test]
+fn media_deleted() -> Result<()> {
+    survives("media-deleted", "media", MOVED, deleted)
+}
+
+#[test]
+fn media_killed() -> Result<()> {
+    survives("media-killed", "media", MOVED, killed)
+}
+
+#[test]
+fn operator_deleted() -> Result<()> {
+    survives("operator-deleted", "operator", UNNOTICED, deleted)
+}
+
+#[test]
+fn redis_killed() -> Result<()> {
+    survives("redis-killed", "redis", UNNOTICED, killed)
+}
+
+#[test]
+fn registrar_killed() -> Result<()> {
+    survives("registrar-killed", "registrar", UNNOTICED, killed)
+}
+
+#[test]
+fn router_deleted() -> Result<()> {
+    survives("router-deleted", "router", UNNOTICED, deleted)
+}
+
+#[test]
+fn router_killed() -> Result<()> {
+    survives("router-killed", "router", UNNOTICED, killed)
+}

@@ -1,0 +1,332 @@
+//! A namespace in virtual time, its jobs done by hand.
+
+use super::*;
+use crate::observe::{News, Registration};
+use crate::programmed;
+use crate::status::Content;
+use api::conditions::ConditionStatus;
+use api::{Resource, SecretValue};
+use contract::ProcessId;
+use runtime::Clock;
+use runtime::stream::registry::{Follower, Followers, Registry};
+use serde_json::json;
+
+const WALL: Duration = Duration::from_secs(1_000);
+
+struct Rig {
+    site: Site,
+    publisher: Publisher,
+    statuses: Queue,
+    now: Duration,
+    version: u64,
+}
+
+/// One workload for each service.
+fn made(_: &str, owner: &Owner, spec: &PbxSpec, _: &build::Facts) -> Vec<DynamicObject> {
+    let workload = |service: Service| {
+        let labels = json!({"app.kubernetes.io/component": service.as_str()});
+        let name = format!("{}-{}", owner.name, service.as_str());
+        let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "labels": labels},
+                            "spec": {"realm": spec.realm}});
+        serde_json::from_value(object).unwrap()
+    };
+    SERVICES.into_iter().map(workload).collect()
+}
+
+impl Rig {
+    fn new() -> Self {
+        let publisher = Publisher::new(Registry::new(Clock::new()));
+        Self { site: Site::new("tel"), publisher, statuses: Queue::default(), now: Duration::ZERO, version: 0 }
+    }
+
+    fn put(&mut self, name: &str, spec: Spec) {
+        self.version += 1;
+        let resource = Resource { name: name.into(), generation: 1, created: None, spec: Box::new(spec) };
+        let id = resource.id();
+        let generation = self.site.get(&id).map_or(0, |known| known.resource.generation) + 1;
+        let known = Known {
+            resource: Resource { generation, ..resource },
+            uid: name.into(),
+            version: self.version,
+            conditions: self.site.get(&id).map(|known| known.conditions.clone()).unwrap_or_default(),
+            observed: self.site.get(&id).map(|known| known.observed.clone()).unwrap_or_default(),
+        };
+        self.site.put(Key::Resource(id), Fact::Resource(Box::new(known)));
+    }
+
+    fn pbx(&mut self, realm: &str) {
+        self.put("main", Spec::Pbx(PbxSpec { realm: realm.into(), ..PbxSpec::default() }));
+    }
+
+    fn phone(&mut self, name: &str, context: &str) {
+        let at = json!({"name": "phones", "key": name});
+        let spec = json!({"context": context, "aor": {}, "auth": {"username": name, "passwordSecretRef": at}});
+        self.put(name, Spec::Endpoint(serde_json::from_value(spec).unwrap()));
+    }
+
+    fn context(&mut self, pattern: &str) {
+        let spec = json!({"extensions": [{"pattern": pattern, "steps": [{"answer": {}}]}]});
+        self.put("x", Spec::Dialplan(serde_json::from_value(spec).unwrap()));
+    }
+
+    fn secret(&mut self, version: &str) {
+        self.site.put(Key::Secret("phones".into()), Fact::Secret(version.into()));
+    }
+
+    fn turn_at(&mut self, changed: bool) -> Turn {
+        let mut tools = Tools {
+            publisher: &mut self.publisher,
+            statuses: &mut self.statuses,
+            build: &made,
+            now: Now { mono: self.now, wall: WALL },
+            changed,
+        };
+        self.site.turn(&mut tools)
+    }
+
+    /// Turns, and once more a moment later.
+    fn turn(&mut self) -> Turn {
+        let mut turn = self.turn_at(true);
+        self.now += Duration::from_millis(10);
+        let later = self.turn_at(false);
+        turn.jobs.extend(later.jobs);
+        turn.live.extend(later.live);
+        turn
+    }
+
+    /// Turns and does everything until nothing is left; gives what was done.
+    fn rest(&mut self) -> Vec<String> {
+        let mut done = Vec::new();
+        loop {
+            let turn = self.turn();
+            if turn.jobs.is_empty() {
+                return done;
+            }
+            for job in turn.jobs {
+                match job {
+                    Job::Fetch(name) => {
+                        done.push(format!("fetch {name}"));
+                        let values = ["1", "2"].map(|n| (n.to_owned(), SecretValue::new(n)));
+                        self.site.fetched(&name, Fetched::Values("1".into(), values.into()));
+                    }
+                    Job::Act(Action::Apply { key, hash, .. }) => {
+                        done.push(format!("apply {}", key.name));
+                        self.version += 1;
+                        let pods = Pods { wanted: 1, updated: 1, available: 1, all: 1, current: true };
+                        let (version, owner) = (self.version, "main".to_owned());
+                        let live = Live {
+                            uid: "u".into(),
+                            version,
+                            owner,
+                            fields: Some(1),
+                            leaving: false,
+                            pods: Some(pods),
+                            ingress: None,
+                        };
+                        self.site.done(key, Done::Applied { hash, live }, self.now);
+                    }
+                    Job::Act(Action::Delete { key, .. }) => {
+                        done.push(format!("delete {}", key.name));
+                        self.site.done(key, Done::Deleted, self.now);
+                    }
+                    Job::Keys => {
+                        done.push("keys".into());
+                        self.site.keys(true);
+                        self.site.put(Key::Secret(KEYS_SECRET.into()), Fact::Secret("9".into()));
+                    }
+                    Job::Hold(found, _) => {
+                        done.push(format!("hold {}", found.number));
+                        self.site.stored(true);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A ready pod for each service, whose process has what is published.
+    fn pods(&mut self) {
+        for service in SERVICES {
+            let pod = Pod { name: service.as_str().into(), service, ready: true, failing: false, leaving: false };
+            self.site.put(Key::Pod(pod.name.clone()), Fact::Pod(pod, "main".into(), None));
+        }
+        let compiler = self.site.resources.compiler().unwrap();
+        let versions = [
+            compiler.balancer().version,
+            compiler.registrar().version,
+            compiler.router().version,
+            compiler.media().version,
+            compiler.conference().version,
+        ];
+        let since = Now { mono: self.now, wall: WALL };
+        let acks = SERVICES.into_iter().zip(versions).map(|(service, version)| {
+            let pod = service.as_str().to_owned();
+            let follower = Follower { pod, version, error: None, since, connected: true };
+            (service, Arc::new(Followers::from([(ProcessId(1), follower)])))
+        });
+        let (tell, told) = watch::channel(Arc::new(acks.collect::<Acks>()));
+        self.site.acks = Some(told);
+        drop(tell);
+    }
+
+    /// Writes all statuses that wait and gives those written, each as name and what Ready says.
+    fn write(&mut self) -> Vec<String> {
+        let mut out = Vec::new();
+        loop {
+            self.now += Duration::from_millis(50);
+            let Some(place) = self.statuses.next(self.now) else { return out };
+            let Some((_, content)) = self.site.content(&place, WALL) else { continue };
+            self.statuses.begin(place.clone(), self.now);
+            let name = &place.1.name;
+            out.push(match &content {
+                Content::Observed(observed) => format!("{name} has {}", observed.contacts.unwrap()),
+                Content::Conditions(conditions) => {
+                    let ready = conditions.iter().find(|c| c.kind == "Ready").unwrap();
+                    let ok = ready.status == ConditionStatus::True;
+                    format!("{name} {}", if ok { "True" } else { &ready.reason })
+                }
+            });
+            self.version += 1;
+            self.site.written(&place.1, self.version, content);
+            self.statuses.end(place, true, self.now);
+        }
+    }
+}
+
+fn applied(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| format!("apply main-{name}")).collect()
+}
+
+/// A namespace with a Pbx, a context and a phone, led and at rest.
+fn led() -> Rig {
+    let mut rig = Rig::new();
+    rig.secret("1");
+    rig.pbx("one");
+    rig.phone("1", "x");
+    rig.context("1");
+    assert!(rig.turn().jobs.is_empty(), "nobody leads");
+    rig.site.begin(3, Found::default());
+    let done = rig.rest();
+    let mut want = vec!["fetch phones".to_owned(), "keys".into()];
+    want.extend(applied(&["balancer", "conference", "media", "registrar", "router"]));
+    assert_eq!(done, want);
+    rig
+}
+
+#[test]
+fn whoever_leads_fetches_compiles_publishes_and_applies_and_then_rests() {
+    let mut rig = led();
+    assert!(rig.publisher.acks("tel").is_some());
+    rig.pods();
+    rig.turn();
+    assert_eq!(rig.write(), ["main True", "1 True", "x True"]);
+    assert!(rig.rest().is_empty() && rig.write().is_empty());
+    assert_eq!((rig.site.deadline(), rig.site.waiting()), (None, 0));
+    // The same again is no change.
+    let version = rig.site.resources.compiler().unwrap().router().version;
+    rig.site.end();
+    assert!(rig.turn().jobs.is_empty());
+    rig.site.begin(4, Found::default());
+    assert_eq!(rig.rest(), ["fetch phones"]);
+    let after = rig.site.resources.compiler().unwrap().router().version;
+    assert_eq!((after.epoch, after.hash), (4, version.hash));
+    assert!(rig.write().is_empty(), "what was live under the leader before stays so");
+}
+
+#[test]
+fn who_is_registered_is_written_once_the_store_has_said_so_and_only_when_it_changes() {
+    let mut rig = led();
+    rig.write();
+    let news = |rig: &mut Rig, news| rig.site.news(news, &mut rig.statuses);
+    let one = |contacts| Registration { contacts, since: (contacts > 0).then_some(100) };
+    news(&mut rig, News::All([("1".to_owned(), one(2)), ("stranger".to_owned(), one(1))].into()));
+    rig.phone("2", "x");
+    rig.turn();
+    assert_eq!(rig.write(), ["1 has 2", "2 NoPods", "2 has 0"]);
+    news(&mut rig, News::One("1".into(), one(2)));
+    assert!(rig.write().is_empty());
+    news(&mut rig, News::One("1".into(), one(0)));
+    assert_eq!(rig.write(), ["1 has 0"]);
+    news(&mut rig, News::One("2".into(), one(1)));
+    assert_eq!(rig.write(), ["2 has 1"]);
+    news(&mut rig, News::All(BTreeMap::new()));
+    assert_eq!(rig.write(), ["2 has 0"]);
+}
+
+#[test]
+fn a_pod_that_is_behind_is_named_and_only_of_what_changed() {
+    let mut rig = led();
+    rig.pods();
+    rig.turn();
+    rig.write();
+    rig.context("2");
+    rig.turn();
+    assert!(rig.write().is_empty(), "not before it had time");
+    assert!(rig.site.deadline().is_some());
+    rig.now += programmed::QUIET;
+    assert!(rig.site.is_due(rig.now));
+    rig.turn();
+    assert_eq!(rig.write(), ["x NotAcknowledged"]);
+    rig.pods();
+    rig.turn();
+    assert_eq!(rig.write(), ["x True"]);
+}
+
+#[test]
+fn what_is_held_is_kept_for_the_next_leader_and_is_live_under_it() {
+    let mut rig = led();
+    rig.pods();
+    rig.turn();
+    rig.write();
+    rig.context("_");
+    assert_eq!(rig.rest(), ["hold 1"]);
+    assert_eq!(rig.write(), ["x InvalidPattern"]);
+    let (held, entries) = (rig.site.held.clone(), rig.site.resources.compiler().unwrap().router().entries.clone());
+    rig.site.end();
+    rig.site.begin(4, held);
+    assert_eq!(rig.rest(), ["fetch phones"]);
+    assert_eq!(rig.site.resources.compiler().unwrap().router().entries, entries);
+    rig.context("1");
+    assert_eq!(rig.rest(), ["hold 2"]);
+}
+
+#[test]
+fn a_change_of_the_pbx_rolls_and_without_one_nothing_is_made() {
+    let mut rig = led();
+    rig.pbx("two");
+    assert_eq!(rig.rest(), applied(&["registrar", "conference", "media", "router", "balancer"]));
+    rig.site.gone(&Key::Resource(ResourceId { kind: Kind::Pbx, name: "main".into() }), Some(&rig.publisher));
+    assert!(rig.rest().is_empty());
+    assert!(rig.publisher.acks("tel").is_none() && rig.site.owner().is_none());
+    rig.write();
+    let id = ResourceId { kind: Kind::PbxEndpoint, name: "1".into() };
+    rig.now += programmed::QUIET;
+    rig.turn();
+    rig.write();
+    let conditions = &rig.site.get(&id).unwrap().conditions;
+    assert!(conditions.iter().any(|c| c.kind == "Programmed" && c.reason == "NoPods"), "{conditions:?}");
+}
+
+#[test]
+fn a_pbx_says_what_its_tiers_lack_and_what_could_not_be_applied() {
+    let mut rig = led();
+    let key = ObjectKey { kind: "Deployment".into(), name: "main-router".into() };
+    let pods = Pods { wanted: 2, updated: 2, available: 1, all: 2, current: true };
+    rig.version += 1;
+    let live = Live {
+        uid: "u".into(),
+        version: rig.version,
+        owner: "main".into(),
+        fields: Some(1),
+        leaving: false,
+        pods: Some(pods),
+        ingress: None,
+    };
+    rig.site.put(Key::Object(key.clone()), Fact::Object(live));
+    rig.turn();
+    let want = Some(("PodsNotAvailable".to_owned(), "router: 1 of 2 pods are available".to_owned()));
+    assert_eq!(rig.site.trouble, want);
+    rig.site.done(key, Done::Failed("forbidden".into()), rig.now);
+    rig.turn();
+    let want = Some(("ApplyFailed".to_owned(), "Deployment/main-router: forbidden".to_owned()));
+    assert_eq!(rig.site.trouble, want);
+}

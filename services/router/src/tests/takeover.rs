@@ -1,0 +1,712 @@
+//! Routers that die, freeze and thaw: what they owned goes on at the survivors, in whatever state it was.
+
+use super::lab::*;
+use super::phones::*;
+use crate::Limits;
+use crate::core::Core;
+use crate::io::{Ask, Input};
+use contract::hop::Inside;
+use contract::leg::family;
+use contract::peers::{Peer, Peers};
+use contract::records::Owner;
+use contract::{ProcessId, Service};
+use rtp::sdp::Direction;
+use sip::Name;
+use sip::message::Message;
+use std::time::Duration;
+
+const HEIR: ProcessId = ProcessId(0xaaab);
+const THIRD: ProcessId = ProcessId(0xaaac);
+const SDP: &str = "application/sdp";
+
+fn hold(port: u16) -> String {
+    format!("{}a=sendonly\r\n", sdp(port, "0 101").replace("phone 1 1", "phone 1 2"))
+}
+
+fn held(port: u16) -> String {
+    format!("{}a=recvonly\r\n", sdp(port, "0 101"))
+}
+
+impl Lab {
+    /// Goes on at another router; this one stands still.
+    fn switch(&mut self, to: ProcessId) {
+        let core = self.others.remove(&to).unwrap();
+        let was = std::mem::replace(&mut self.core, core);
+        self.others.insert(self.me, was);
+        self.me = to;
+    }
+
+    /// More routers, which have seen the first.
+    fn fleet(mut self, more: &[ProcessId]) -> Self {
+        for process in more {
+            self.peers.0.push(Peer::new(Service::Router, *process));
+            self.others.insert(*process, Core::new(Limits::default()));
+        }
+        for process in more {
+            self.switch(*process);
+            self.input(Input::Tick);
+            self.switch(ROUTER);
+        }
+        self
+    }
+
+    fn without(&mut self, process: ProcessId) {
+        self.peers.0.retain(|p| p.process != process);
+    }
+
+    /// This router's record is gone, and another looks; what it sent before stays sent.
+    fn gone(&mut self, next: ProcessId) {
+        self.without(self.me);
+        self.switch(next);
+        self.input(Input::Tick);
+    }
+
+    fn owner(&self, process: ProcessId, epoch: u64) -> bool {
+        self.owners.len() == 4 && self.owners.values().all(|o| *o == Owner { process, epoch })
+    }
+
+    /// Hangs up from one side and checks that nothing is left.
+    #[track_caller]
+    fn ends(mut self, from: &mut Phone, to: &Phone) {
+        self.within(from, "BYE", None);
+        self.response(200, "BYE");
+        let bye = self.request_to("BYE", &to.name);
+        self.answer(to, &bye, 200, None);
+        self.quiet();
+        self.empty();
+    }
+
+    /// One side holds and takes the call back; the version that the other is told first.
+    #[track_caller]
+    fn holds(&mut self, from: &mut Phone, to: &Phone) -> u64 {
+        let (mine, theirs) = (4000, 5000);
+        let mut first = 0;
+        for (offer, answer, direction) in [
+            (hold(mine), held(theirs), Direction::SendOnly),
+            (sdp(mine, "0 101").replace("phone 1 1", "phone 1 3"), sdp(theirs, "0 101"), Direction::SendRecv),
+        ] {
+            self.within(from, "INVITE", Some((SDP, &offer)));
+            self.response(100, "INVITE");
+            let reinvite = self.request_to("INVITE", &to.name);
+            assert_eq!(body(&reinvite).direction(0), direction);
+            if first == 0 {
+                first = body(&reinvite).origin.version;
+            }
+            self.answer(to, &reinvite, 200, Some(&answer));
+            self.request_to("ACK", &to.name);
+            self.response(200, "INVITE");
+            self.within(from, "ACK", None);
+            self.quiet();
+        }
+        first
+    }
+}
+
+fn cseq(bytes: &bytes::Bytes) -> u32 {
+    Message::parse_stream(bytes).unwrap().cseq().unwrap().number
+}
+
+#[test]
+fn a_call_goes_on_at_the_survivor_whoever_asks_for_what() {
+    for callee in [false, true] {
+        let mut lab = Lab::new().fleet(&[HEIR]);
+        let (a, b) = lab.talk();
+        lab.seconds(60);
+        assert!(lab.owner(ROUTER, 1));
+        lab.gone(HEIR);
+        // Nobody has to send anything, and nobody is told anything.
+        assert!(lab.owner(HEIR, 2), "{:?}", lab.owners);
+        assert_eq!((lab.core.load().calls, lab.core.counters().adopted), (1, 1));
+        assert_eq!(lab.claims, [(RELAY, HEIR.to_string())]);
+        lab.seconds(10);
+        lab.quiet();
+        let (mut one, mut two) = if callee { (b, a) } else { (a, b) };
+        assert_eq!(lab.holds(&mut one, &two), 2, "the version goes on");
+        lab.holds(&mut two, &one);
+        lab.within(&mut one, "INFO", Some(("application/dtmf-relay", "Signal=5\r\n")));
+        let info = lab.request_to("INFO", &two.name);
+        assert!(cseq(&info) > 1000, "{}", cseq(&info));
+        lab.answer(&two, &info, 200, None);
+        lab.response(200, "INFO");
+        assert_eq!(lab.core.view()[0]["protected"], true);
+        lab.ends(&mut one, &two);
+    }
+}
+
+#[test]
+fn a_second_router_that_dies_is_survived_too() {
+    let mut lab = Lab::new().fleet(&[HEIR, THIRD]);
+    let (mut a, b) = lab.talk();
+    lab.without(THIRD);
+    lab.seconds(60);
+    lab.gone(HEIR);
+    lab.holds(&mut a, &b);
+    lab.peers.0.push(Peer::new(Service::Router, THIRD));
+    lab.switch(THIRD);
+    lab.input(Input::Tick);
+    lab.switch(HEIR);
+    lab.seconds(60);
+    lab.gone(THIRD);
+    assert!(lab.owner(THIRD, 3));
+    let reinvite = lab.holds(&mut a, &b);
+    assert_eq!(reinvite, 4, "the version goes on");
+    lab.ends(&mut a, &b);
+}
+
+/// 8005 calls 8006, who answers; the caller has not acknowledged.
+fn answered(lab: &mut Lab) -> (Phone, Phone) {
+    lab.register("8006");
+    let mut a = lab.call("8005", "8006");
+    let invite = lab.request("INVITE");
+    let b = lab.callee(&invite);
+    lab.answer(&b, &invite, 200, Some(&sdp(5000, "0 101")));
+    lab.request("ACK");
+    let ok = lab.response(200, "INVITE");
+    Lab::joined(&mut a, &ok);
+    (a, b)
+}
+
+#[test]
+fn where_an_ack_is_pending_the_callee_gets_ours_again_and_the_caller_is_asked() {
+    for heard in [true, false] {
+        let mut lab = Lab::new().fleet(&[HEIR]);
+        let (mut a, b) = answered(&mut lab);
+        lab.gone(HEIR);
+        let ack = lab.request_to("ACK", "8006");
+        assert_eq!(field(&ack, Name::CSeq), "1 ACK");
+        // Its ACK went to nobody, or comes now: neither matters.
+        lab.within(&mut a, "ACK", None);
+        lab.seconds(2);
+        let reinvite = lab.request_to("INVITE", "8005");
+        assert_eq!(body(&reinvite).origin.version, 1, "it is told the same again");
+        if heard {
+            lab.answer(&a, &reinvite, 200, Some(&sdp(4000, "0 8 101")));
+            lab.request_to("ACK", "8005");
+            lab.quiet();
+            lab.seconds(60);
+            lab.ends(&mut a, &b);
+        } else {
+            // The 200 never reached it.
+            lab.answer(&a, &reinvite, 481, None);
+            lab.request_to("ACK", "8005");
+            let bye = lab.request_to("BYE", "8006");
+            lab.answer(&b, &bye, 200, None);
+            let bye = lab.request_to("BYE", "8005");
+            lab.answer(&a, &bye, 481, None);
+            lab.quiet();
+            lab.empty();
+        }
+    }
+}
+
+#[test]
+fn the_answer_in_an_ack_reaches_the_callee_through_the_survivor() {
+    for acked in [true, false] {
+        let mut lab = Lab::new().fleet(&[HEIR]);
+        lab.register("8006");
+        let mut a = lab.call_with("8005", "8006", None, |r| r);
+        let invite = lab.request("INVITE");
+        let b = lab.callee(&invite);
+        lab.answer(&b, &invite, 200, Some(&sdp(5000, "0 8 101")));
+        let ok = lab.response(200, "INVITE");
+        Lab::joined(&mut a, &ok);
+        lab.gone(HEIR);
+        lab.quiet();
+        if acked {
+            lab.within(&mut a, "ACK", Some((SDP, &sdp(4000, "8 101"))));
+        } else {
+            // It was lost with the router: the caller is offered the same once more.
+            lab.seconds(2);
+            let reinvite = lab.request_to("INVITE", "8005");
+            assert_eq!(body(&reinvite).media[0].formats, ["0", "8", "101"]);
+            lab.answer(&a, &reinvite, 200, Some(&sdp(4000, "8 101")));
+            lab.request_to("ACK", "8005");
+        }
+        let ack = lab.request_to("ACK", "8006");
+        assert_eq!(
+            (field(&ack, Name::CSeq), body(&ack).media[0].formats.clone()),
+            ("1 ACK".into(), vec!["8".into(), "101".into()])
+        );
+        lab.seconds(5);
+        lab.quiet();
+        lab.ends(&mut a, &b);
+    }
+}
+
+#[test]
+fn a_re_invite_that_was_under_way_is_served_anew() {
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    let (mut a, b) = lab.talk();
+    lab.seconds(60);
+    let asked = lab.within(&mut a, "INVITE", Some((SDP, &hold(4000))));
+    lab.response(100, "INVITE");
+    let first = lab.request_to("INVITE", "8006");
+    // The callee agreed, but nobody heard that; the balancer brings the request to the survivor.
+    lab.gone(HEIR);
+    assert_eq!(field(&lab.request_to("ACK", "8006"), Name::CSeq), "2 ACK");
+    lab.receive(asked);
+    lab.response(100, "INVITE");
+    let again = lab.request_to("INVITE", "8006");
+    assert_eq!(body(&again).direction(0), Direction::SendOnly);
+    assert_eq!(body(&again).origin.version, body(&first).origin.version, "the same again");
+    assert!(cseq(&again) > 1000);
+    lab.answer(&b, &again, 200, Some(&held(5000)));
+    lab.request_to("ACK", "8006");
+    assert_eq!(body(&lab.response(200, "INVITE")).direction(0), Direction::RecvOnly);
+    lab.within(&mut a, "ACK", None);
+    lab.seconds(5);
+    lab.quiet();
+    lab.ends(&mut a, &b);
+}
+
+#[test]
+fn a_re_invite_that_nobody_asks_for_again_is_taken_back() {
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    let (mut a, b) = lab.talk();
+    lab.seconds(60);
+    lab.within(&mut a, "INVITE", Some((SDP, &hold(4000))));
+    lab.response(100, "INVITE");
+    let first = lab.request_to("INVITE", "8006");
+    lab.gone(HEIR);
+    lab.request_to("ACK", "8006");
+    lab.seconds(2);
+    let back = lab.request_to("INVITE", "8006");
+    assert_eq!(body(&back).direction(0), Direction::SendRecv);
+    assert!(body(&back).origin.version > body(&first).origin.version);
+    lab.answer(&b, &back, 200, Some(&sdp(5000, "0 101")));
+    lab.request_to("ACK", "8006");
+    lab.quiet();
+    lab.ends(&mut a, &b);
+}
+
+#[test]
+fn a_call_on_hold_stays_on_hold_and_is_taken_back() {
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    let (mut a, b) = lab.talk();
+    lab.within(&mut a, "INVITE", Some((SDP, &hold(4000))));
+    lab.response(100, "INVITE");
+    let reinvite = lab.request_to("INVITE", "8006");
+    lab.answer(&b, &reinvite, 200, Some(&held(5000)));
+    lab.request_to("ACK", "8006");
+    lab.response(200, "INVITE");
+    lab.within(&mut a, "ACK", None);
+    lab.seconds(60);
+    lab.gone(HEIR);
+    lab.seconds(5);
+    lab.quiet();
+    lab.within(&mut a, "INVITE", Some((SDP, &sdp(4000, "0 101").replace("phone 1 1", "phone 1 3"))));
+    lab.response(100, "INVITE");
+    let reinvite = lab.request_to("INVITE", "8006");
+    assert_eq!((body(&reinvite).direction(0), body(&reinvite).origin.version), (Direction::SendRecv, 3));
+    lab.answer(&b, &reinvite, 200, Some(&sdp(5000, "0 101")));
+    lab.request_to("ACK", "8006");
+    lab.response(200, "INVITE");
+    lab.within(&mut a, "ACK", None);
+    lab.ends(&mut a, &b);
+}
+
+#[test]
+fn session_timers_have_an_owner_again() {
+    for refreshed in [true, false] {
+        let mut lab = Lab::new().fleet(&[HEIR]);
+        lab.register("8006");
+        let mut a = lab.call_with("8005", "8006", Some(&sdp(4000, "0")), |r| {
+            r.header(Name::Supported, "timer").header(Name::SessionExpires, "600;refresher=uac")
+        });
+        let invite = lab.request("INVITE");
+        let b = lab.callee(&invite);
+        lab.answer_with(&b, &invite, 200, Some(&sdp(5000, "0")), |r| {
+            r.header(Name::SessionExpires, "600;refresher=uac")
+        });
+        lab.request("ACK");
+        let ok = lab.response(200, "INVITE");
+        Lab::joined(&mut a, &ok);
+        lab.within(&mut a, "ACK", None);
+        lab.seconds(200);
+        lab.gone(HEIR);
+        lab.seconds(99);
+        lab.quiet();
+        // Ours is due at half of its interval since the call began, whoever owns it.
+        lab.seconds(2);
+        let update = lab.request_to("UPDATE", "8006");
+        lab.answer_with(&b, &update, 200, None, |r| r.header(Name::SessionExpires, "600;refresher=uac"));
+        if refreshed {
+            lab.within_with(&mut a, "UPDATE", None, |r| {
+                r.header(Name::Supported, "timer").header(Name::SessionExpires, "600;refresher=uac")
+            });
+            lab.response(200, "UPDATE");
+            lab.seconds(280);
+            lab.quiet();
+            lab.ends(&mut a, &b);
+        } else {
+            // The caller's is: at 568 s.
+            lab.seconds(266);
+            lab.quiet();
+            lab.seconds(2);
+            assert_eq!(lab.ended().1, "the session was not refreshed");
+            for phone in [&a, &b] {
+                let bye = lab.request_to("BYE", &phone.name);
+                lab.answer(phone, &bye, 200, None);
+            }
+            lab.empty();
+        }
+    }
+}
+
+#[test]
+fn a_timer_that_was_due_while_nobody_owned_it_is_spread_over_five_seconds() {
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    lab.register("8006");
+    let mut a = lab.call("8005", "8006");
+    let invite = lab.request("INVITE");
+    let b = lab.callee(&invite);
+    lab.answer_with(&b, &invite, 200, Some(&sdp(5000, "0")), |r| r.header(Name::SessionExpires, "600;refresher=uac"));
+    lab.request("ACK");
+    let ok = lab.response(200, "INVITE");
+    Lab::joined(&mut a, &ok);
+    lab.within(&mut a, "ACK", None);
+    lab.seconds(290);
+    lab.now = lab.now.plus(Duration::from_secs(30));
+    lab.gone(HEIR);
+    lab.advance(Duration::from_millis(900));
+    lab.quiet();
+    lab.seconds(5);
+    let update = lab.request_to("UPDATE", "8006");
+    lab.answer_with(&b, &update, 200, None, |r| r.header(Name::SessionExpires, "600;refresher=uac"));
+    lab.ends(&mut a, &b);
+}
+
+/// The first router freezes while a refresh is due, and thaws after the other took over.
+fn frozen() -> (Lab, Phone, Phone) {
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    lab.register("8006");
+    let mut a = lab.call("8005", "8006");
+    let invite = lab.request("INVITE");
+    let b = lab.callee(&invite);
+    lab.answer_with(&b, &invite, 200, Some(&sdp(5000, "0 101")), |r| {
+        r.header(Name::SessionExpires, "600;refresher=uac")
+    });
+    lab.request("ACK");
+    let ok = lab.response(200, "INVITE");
+    Lab::joined(&mut a, &ok);
+    lab.within(&mut a, "ACK", None);
+    lab.seconds(295);
+    let peers = lab.peers.clone();
+    lab.gone(HEIR);
+    lab.seconds(8);
+    let update = lab.request_to("UPDATE", "8006");
+    lab.answer_with(&b, &update, 200, None, |r| r.header(Name::SessionExpires, "600;refresher=uac"));
+    lab.seconds(2);
+    lab.quiet();
+    // It thaws, and everybody sees it again.
+    lab.peers = peers;
+    (lab, a, b)
+}
+
+#[test]
+fn a_router_that_thaws_drops_what_others_took_and_says_nothing() {
+    let (mut lab, mut a, b) = frozen();
+    lab.switch(ROUTER);
+    // Its refresh was due nine seconds ago.
+    lab.input(Input::Tick);
+    assert_eq!((lab.core.load().calls, lab.core.load().legs, lab.core.counters().lost), (0, 0, 1));
+    lab.seconds(120);
+    lab.quiet();
+    assert!(lab.owner(HEIR, 2));
+    lab.switch(HEIR);
+    lab.input(Input::Tick);
+    lab.quiet();
+    lab.ends(&mut a, &b);
+}
+
+#[test]
+fn a_router_that_thaws_passes_requests_on_and_does_nothing_else() {
+    let (mut lab, mut a, b) = frozen();
+    lab.switch(ROUTER);
+    // What waited in its socket: a hold, that the survivor has not seen.
+    lab.within(&mut a, "INVITE", Some((SDP, &hold(4000))));
+    lab.within(&mut a, "ACK", None);
+    assert_eq!(
+        (lab.core.load(), lab.core.counters().forwarded),
+        (crate::Load { timers: lab.core.load().timers, ..Default::default() }, 2)
+    );
+    let passed: Vec<_> = lab.wire.drain(..).collect();
+    assert_eq!(passed.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [HEIR, HEIR]);
+    lab.switch(HEIR);
+    lab.receive_from(ROUTER, Service::Router, passed[0].1.clone());
+    // The answers go to the balancer that asked, the change to the callee.
+    let (to, _) = lab.wire.iter().find(|(_, b)| b.starts_with(b"SIP/2.0 100")).unwrap();
+    assert_eq!(*to, BALANCER);
+    lab.response(100, "INVITE");
+    let reinvite = lab.request_to("INVITE", "8006");
+    lab.answer(&b, &reinvite, 200, Some(&held(5000)));
+    lab.request_to("ACK", "8006");
+    lab.response(200, "INVITE");
+    lab.receive_from(ROUTER, Service::Router, passed[1].1.clone());
+    lab.seconds(5);
+    lab.quiet();
+    lab.ends(&mut a, &b);
+}
+
+#[test]
+fn what_waits_when_a_router_thaws_is_done_only_if_its_call_is_still_its_own() {
+    // Nobody took anything: it was only slow.
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    let (mut a, b) = lab.talk();
+    lab.seconds(60);
+    lab.now = lab.now.plus(Duration::from_secs(10));
+    lab.hold = Some(|ask| matches!(ask, Ask::Standing { .. }));
+    lab.within(&mut a, "BYE", None);
+    lab.quiet();
+    assert_eq!(lab.core.deadline(), None, "it waits for the store, not for time");
+    lab.release();
+    lab.response(200, "BYE");
+    let bye = lab.request_to("BYE", "8006");
+    lab.answer(&b, &bye, 200, None);
+    lab.quiet();
+    lab.empty();
+    // The store does not answer: who owned goes on.
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    let (mut a, _) = lab.talk();
+    lab.now = lab.now.plus(Duration::from_secs(10));
+    lab.store_down = true;
+    lab.within(&mut a, "BYE", None);
+    lab.response(200, "BYE");
+    lab.request_to("BYE", "8006");
+}
+
+#[test]
+fn a_write_that_finds_a_higher_epoch_ends_all_that_is_ours() {
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    let (mut a, b) = lab.talk();
+    lab.seconds(60);
+    let peers = lab.peers.clone();
+    // Its record is gone for the others, who take over; it knows nothing of that, and did not sleep.
+    lab.gone(HEIR);
+    assert!(lab.owner(HEIR, 2));
+    lab.peers = peers;
+    lab.switch(ROUTER);
+    assert_eq!(lab.core.load().calls, 1);
+    lab.within(&mut a, "UPDATE", None);
+    assert_eq!((lab.core.load().calls, lab.core.load().legs), (0, 0));
+    lab.quiet();
+    assert!(lab.owner(HEIR, 2));
+    // Asked again, it knows where the leg is.
+    a.cseq -= 1;
+    let again = lab.within(&mut a, "UPDATE", None);
+    let (to, _) = lab.wire.pop_front().unwrap();
+    assert_eq!(to, HEIR);
+    lab.switch(HEIR);
+    lab.receive(again);
+    lab.response(200, "UPDATE");
+    lab.ends(&mut a, &b);
+}
+
+#[test]
+fn two_survivors_divide_the_calls_and_both_sides_of_each_stay_together() {
+    let mut lab = Lab::new().fleet(&[HEIR, THIRD]);
+    let calls: Vec<_> = (0..24).map(|_| lab.talk()).collect();
+    lab.seconds(60);
+    lab.gone(HEIR);
+    let first = lab.core.load().calls;
+    lab.switch(THIRD);
+    lab.input(Input::Tick);
+    let second = lab.core.load().calls;
+    assert_eq!(first + second, 24);
+    assert!(first > 4 && second > 4, "{first} {second}");
+    assert_eq!((lab.core.load().legs, lab.core.load().bridges), (2 * second, second));
+    for ((_, id), owner) in &lab.owners {
+        let heir = lab.peers.choose(Service::Router, family(id).as_bytes());
+        assert_eq!((Some(owner.process), owner.epoch), (heir, 2));
+    }
+    // Each is served where the balancers' hash says.
+    for (mut a, b) in calls {
+        let target = sip::uri::Uri::parse(&a.target).unwrap();
+        let leg = contract::leg::LegToken::open(target.user.unwrap(), &lab.keys).unwrap().leg;
+        let heir = lab.peers.choose(Service::Router, family(&leg).as_bytes()).unwrap();
+        if lab.me != heir {
+            lab.switch(heir);
+        }
+        lab.within(&mut a, "BYE", None);
+        lab.response(200, "BYE");
+        let bye = lab.request_to("BYE", "8006");
+        lab.answer(&b, &bye, 200, None);
+        lab.quiet();
+    }
+    assert!(lab.records.is_empty());
+}
+
+#[test]
+fn a_request_that_comes_before_its_router_is_known_to_be_gone_waits_for_it() {
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    let (mut a, b) = lab.talk();
+    lab.seconds(60);
+    // Killed: no connection to it is to be had, but its record stands for a second and a half.
+    lab.switch(HEIR);
+    lab.within(&mut a, "BYE", None);
+    let (to, passed) = lab.wire.pop_front().unwrap();
+    assert_eq!(to, ROUTER);
+    lab.input(Input::Unsent(&passed));
+    lab.seconds(1);
+    lab.quiet();
+    lab.without(ROUTER);
+    lab.input(Input::Tick);
+    lab.response(200, "BYE");
+    let bye = lab.request_to("BYE", "8006");
+    lab.answer(&b, &bye, 200, None);
+    lab.quiet();
+    lab.empty();
+}
+
+#[test]
+fn a_request_for_a_leg_that_nobody_has_is_481_and_503_if_the_store_does_not_say() {
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    let (mut a, _) = lab.talk();
+    let names: Vec<_> = lab.records.keys().cloned().collect();
+    lab.switch(HEIR);
+    lab.store_down = true;
+    lab.within(&mut a, "BYE", None);
+    let after: u32 = field(&lab.response(503, "BYE"), Name::RetryAfter).parse().unwrap();
+    assert!((5..=30).contains(&after));
+    lab.store_down = false;
+    for name in names {
+        lab.records.remove(&name);
+        lab.owners.remove(&name);
+    }
+    lab.within(&mut a, "BYE", None);
+    lab.response(481, "BYE");
+    lab.within(&mut a, "ACK", None);
+    lab.quiet();
+    assert_eq!(lab.core.load().indices, 0);
+}
+
+#[test]
+fn a_router_that_starts_alone_finds_what_was_left() {
+    let mut lab = Lab::new();
+    let (mut a, b) = lab.talk();
+    lab.seconds(60);
+    lab.without(ROUTER);
+    lab.peers.0.push(Peer::new(Service::Router, HEIR));
+    lab.others.insert(HEIR, Core::new(Limits::default()));
+    lab.switch(HEIR);
+    lab.input(Input::Tick);
+    // It does not know yet who else is there.
+    assert_eq!(lab.core.load().calls, 0);
+    lab.seconds(4);
+    assert_eq!(lab.core.load().calls, 1);
+    lab.ends(&mut a, &b);
+}
+
+#[test]
+fn a_relay_that_is_lost_after_its_calls_router_is_replaced() {
+    const OTHER: ProcessId = ProcessId(0xffff);
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    let (mut a, b) = lab.talk();
+    lab.peers.0.push(Peer::new(Service::Media, OTHER));
+    lab.seconds(60);
+    lab.gone(HEIR);
+    lab.seconds(60);
+    lab.quiet();
+    lab.silent.insert(RELAY);
+    lab.seconds(2);
+    for phone in [&a, &b] {
+        let reinvite = lab.request_to("INVITE", &phone.name);
+        assert_eq!(body(&reinvite).origin.version, 2);
+        lab.answer(phone, &reinvite, 200, Some(&sdp(if phone.name == "8005" { 4000 } else { 5000 }, "0 101")));
+        lab.request_to("ACK", &phone.name);
+    }
+    lab.quiet();
+    lab.relay.retain(|(at, ..), _| *at != RELAY);
+    lab.silent.clear();
+    lab.ends(&mut a, &b);
+}
+
+#[test]
+fn a_store_that_comes_back_empty_is_filled_again() {
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    let (mut a, b) = lab.talk();
+    lab.seconds(10);
+    let before = lab.records.len();
+    lab.records.clear();
+    lab.owners.clear();
+    lab.incarnation += 1;
+    lab.seconds(2);
+    assert_eq!((lab.records.len(), lab.core.view()[0]["protected"].as_bool()), (before, Some(true)));
+    lab.seconds(60);
+    lab.gone(HEIR);
+    assert!(lab.owner(HEIR, 2));
+    lab.ends(&mut a, &b);
+}
+
+#[test]
+fn a_call_answered_without_the_store_is_protected_when_it_is_back() {
+    let mut lab = Lab::new();
+    lab.register("8006");
+    let mut a = lab.call("8005", "8006");
+    let invite = lab.request("INVITE");
+    let b = lab.callee(&invite);
+    lab.store_down = true;
+    lab.answer(&b, &invite, 200, Some(&sdp(5000, "0")));
+    lab.request("ACK");
+    let ok = lab.response(200, "INVITE");
+    Lab::joined(&mut a, &ok);
+    lab.within(&mut a, "ACK", None);
+    lab.seconds(10);
+    assert_eq!(lab.core.view()[0]["protected"], false);
+    lab.store_down = false;
+    lab.seconds(2);
+    assert_eq!((lab.core.view()[0]["protected"].as_bool(), lab.records.len()), (Some(true), 4));
+    lab.ends(&mut a, &b);
+}
+
+#[test]
+fn what_is_left_of_a_call_that_was_ending_is_hung_up() {
+    for lost in ["call", "bridge"] {
+        let mut lab = Lab::new().fleet(&[HEIR]);
+        let (a, b) = lab.talk();
+        lab.seconds(60);
+        let name = lab.records.keys().find(|(kind, _)| kind == lost).cloned().unwrap();
+        lab.records.remove(&name);
+        lab.owners.remove(&name);
+        lab.gone(HEIR);
+        for phone in [&a, &b] {
+            let bye = lab.request_to("BYE", &phone.name);
+            lab.answer(phone, &bye, 200, None);
+        }
+        lab.quiet();
+        assert!(lab.records.is_empty(), "{lost}: {:?}", lab.records.keys());
+        assert_eq!(lab.core.load().calls, 0);
+    }
+}
+
+#[test]
+fn what_another_process_says_of_its_sender_counts_only_from_a_router() {
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    let (mut a, _) = lab.talk();
+    let options =
+        lab.within_with(&mut a, "OPTIONS", None, |r| r.other("X-KubePBX-From", format!("{} balancer", CONFERENCE)));
+    let (to, _) = lab.wire.pop_front().unwrap();
+    assert_eq!(to, BALANCER);
+    let mut again = String::from_utf8(options.to_vec()).unwrap();
+    again =
+        again.replace("z9hG4bKb", "z9hG4bKc").replace(&format!("CSeq: {}", a.cseq), &format!("CSeq: {}", a.cseq + 1));
+    lab.input(Input::Message(&Inside { from: HEIR, service: Service::Router, bytes: again.into() }));
+    assert_eq!(lab.wire.pop_front().unwrap().0, CONFERENCE);
+}
+
+#[test]
+fn nobody_is_thought_gone_by_a_router_that_sees_itself_alone_for_a_moment() {
+    let mut lab = Lab::new();
+    lab.talk();
+    let me = lab.peers.clone();
+    lab.others.insert(HEIR, Core::new(Limits::default()));
+    lab.peers = Peers(vec![Peer::new(Service::Router, HEIR)]);
+    lab.switch(HEIR);
+    lab.input(Input::Tick);
+    lab.seconds(1);
+    lab.peers = me;
+    lab.peers.0.push(Peer::new(Service::Router, HEIR));
+    lab.seconds(20);
+    assert_eq!(lab.core.load().calls, 0);
+    assert!(lab.owner(ROUTER, 1));
+}
