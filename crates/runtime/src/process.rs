@@ -142,7 +142,7 @@ fn ask(socket: &Path, check: Check) -> anyhow::Result<()> {
 /// A socket for probes in place of one that an earlier run in this pod left.
 fn probes_socket(path: &Path) -> std::io::Result<UnixListener> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => UnixListener::bind(path),
     }
 }

@@ -91,10 +91,10 @@ impl Part {
                 }
                 watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
                     let (namespace, version) = (object.namespace(), object.resource_version());
-                    if let (Some(namespace), Some((key, fact))) = (namespace, fact(object)) {
-                        if seen.put(&namespace, &key, version.unwrap_or_default()) {
-                            out.push(Event::Put { namespace, key, fact });
-                        }
+                    if let (Some(namespace), Some((key, fact))) = (namespace, fact(object))
+                        && seen.put(&namespace, &key, version.unwrap_or_default())
+                    {
+                        out.push(Event::Put { namespace, key, fact });
                     }
                 }
                 watcher::Event::Delete(object) => {
