@@ -10,6 +10,7 @@ mod import;
 mod phone;
 mod ping;
 mod serve;
+mod supervise;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -45,6 +46,9 @@ enum Command {
     },
     /// Probe a SIP server by OPTIONS
     Ping(ping::PingArgs),
+    /// Run a program, and send it SIGHUP when a file changes
+    #[command(hide = true)]
+    Supervise(supervise::SuperviseArgs),
     /// Write the CRDs
     #[command(hide = true)]
     Generate(generate::GenerateArgs),
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Command::Import { from } => import::run(from),
         Command::Phone { command } => runtime.block_on(phone::run(command)),
         Command::Ping(args) => runtime.block_on(ping::run(args)),
+        Command::Supervise(args) => runtime.block_on(supervise::run(args)),
         Command::Generate(args) => runtime.block_on(generate::run(&args)),
     }
 }

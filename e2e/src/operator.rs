@@ -76,7 +76,7 @@ impl Operator {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let address = listener.local_addr()?;
-        let (leader, leads) = watch::channel(Leader::Here);
+        let (leader, leads) = watch::channel(Leader::Here { epoch: 1 });
         let app = Server::new(Arc::new(Tokens), registry, leads, Metrics::new()).router();
         let config = serving.config().context("TLS")?;
         runtime.spawn(listen::serve(listener, config, app));

@@ -9,6 +9,17 @@ use crate::watch::secrets::{Fetched, Secrets, Values};
 use api::{Change, Compiler, Delta, Held, Kind, Resource, ResourceId, Spec, State};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What is new of a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// It is to be compiled.
+    Changed,
+    /// Only its status is another one: that of a write of ours, or somebody else's.
+    Status,
+    /// Nothing that matters.
+    Nothing,
+}
+
 /// One namespace.
 #[derive(Debug, Default)]
 pub struct Namespace {
@@ -27,15 +38,17 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// A resource is there, new or changed. Gives false for news that are older than what is known.
-    pub fn put(&mut self, known: Known) -> bool {
+    /// A resource is there, new or changed. What is older than what is known is left out: it was on its way when the
+    /// answer to a write came.
+    pub fn put(&mut self, known: Known) -> Put {
         let id = known.resource.id();
         let old = self.resources.get(&id);
         if old.is_some_and(|old| old.uid == known.uid && old.version > known.version) {
-            return false;
+            return Put::Nothing;
         }
         // A new object of an old name may have the old generation.
         let changed = old.is_none_or(|old| old.uid != known.uid || old.resource != known.resource);
+        let status = old.is_some_and(|old| old.conditions != known.conditions || old.observed != known.observed);
         if changed {
             let before = old.map(|old| secrets(&old.resource.spec)).unwrap_or_default();
             let now = secrets(&known.resource.spec);
@@ -55,7 +68,11 @@ impl Namespace {
         if changed {
             self.queue.insert(id);
         }
-        true
+        match (changed, status) {
+            (true, _) => Put::Changed,
+            (false, true) => Put::Status,
+            (false, false) => Put::Nothing,
+        }
     }
 
     /// A resource is gone.
@@ -295,13 +312,15 @@ mod tests {
         namespace.begin(1, Held::default());
         namespace.compile();
         for generation in 1..10 {
-            assert!(namespace.put(phone("1", generation, "phones")));
+            assert_eq!(namespace.put(phone("1", generation, "phones")), Put::Changed);
         }
-        assert!(!namespace.put(phone("1", 3, "phones")), "older than what is known");
+        assert_eq!(namespace.put(phone("1", 3, "phones")), Put::Nothing, "older than what is known");
         assert_eq!(namespace.waiting(), 1);
         let delta = namespace.compile().unwrap();
         assert_eq!(delta.statuses[&id("1")].as_ref().unwrap().generation, 9);
-        namespace.put(Known { version: 10, ..phone("1", 9, "phones") });
+        assert_eq!(namespace.put(Known { version: 10, ..phone("1", 9, "phones") }), Put::Nothing);
+        let observed = crate::observe::Registration::default().status();
+        assert_eq!(namespace.put(Known { version: 10, observed, ..phone("1", 9, "phones") }), Put::Status);
         assert!(namespace.compile().is_none());
         namespace.put(Known { uid: "another".into(), version: 11, ..phone("1", 9, "phones") });
         assert!(namespace.compile().is_some());

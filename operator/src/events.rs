@@ -2,7 +2,7 @@
 //! left out: an event is a hint, a condition is the truth.
 
 use crate::engine::Owner;
-use crate::watch::{Known, resource};
+use crate::watch::resource;
 use api::conditions::{Condition, ConditionStatus};
 use api::{Kind, ResourceId};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -90,23 +90,18 @@ impl Events {
         // Full: left out.
         let _ = self.queue.try_send((about, note));
     }
-
-    /// About a resource whose conditions have become these.
-    pub fn changed(&self, namespace: &str, known: &Known, new: &[Condition]) {
-        for note in notes(&known.conditions, new) {
-            self.tell(namespace, &known.resource.id(), &known.uid, note);
-        }
-    }
 }
 
-/// What of a change of conditions is told.
-fn notes(old: &[Condition], new: &[Condition]) -> Vec<Note> {
+/// What of a change of conditions is told. That something is not live yet is not: every object says so for a while, and a
+/// Pbx without its pods says it of itself.
+pub fn notes(old: &[Condition], new: &[Condition]) -> Vec<Note> {
     let before = |kind: &str| old.iter().find(|condition| condition.kind == kind);
     let mut out = Vec::new();
     for condition in new.iter().filter(|condition| condition.kind != "Ready") {
         let told = before(&condition.kind).map(|c| (c.status, &c.reason, &c.message));
         let now = (condition.status, &condition.reason, &condition.message);
-        let wrong = condition.status == ConditionStatus::False && condition.reason != "NotCompiled";
+        let waits = matches!(condition.reason.as_str(), "NotCompiled" | "NoPods" | "NotAcknowledged");
+        let wrong = condition.status == ConditionStatus::False && !waits;
         if wrong && told != Some(now) {
             out.push(Note::warning(&condition.reason, condition.message.clone()));
         }
@@ -154,6 +149,8 @@ mod tests {
         assert_eq!(notes(&[], &good), [], "that it is as it should be is no news");
         let out = [condition("Programmed", False, "NotCompiled")];
         assert_eq!(notes(&[], &out), [], "why is told by what kept it out");
+        assert_eq!(notes(&[], &[condition("Programmed", False, "NoPods")]), []);
+        assert_eq!(notes(&[], &[condition("Programmed", False, "Refused")]).len(), 1);
     }
 
     #[test]

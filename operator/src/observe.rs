@@ -5,6 +5,7 @@
 
 use crate::apply::text;
 use api::conditions::rfc3339;
+use contract::Service;
 use contract::location::{Aor, StoreError};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Secret;
@@ -20,6 +21,9 @@ use tokio::sync::broadcast::error::RecvError;
 
 /// How often everything is read though no hint was missed.
 const ROUND: Duration = Duration::from_secs(60);
+
+/// How often relays' records are read.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// How long a store that does not answer rests.
 const REST: Duration = Duration::from_secs(5);
@@ -72,6 +76,8 @@ pub enum News {
     All(BTreeMap<String, Registration>),
     /// One address of record.
     One(String, Registration),
+    /// The sessions that each relay's pod has.
+    Relays(BTreeMap<String, u64>),
 }
 
 /// The store whose URL stands under a key of a Secret; none if that cannot be read or is no URL.
@@ -138,6 +144,25 @@ pub async fn follow(store: Arc<dyn Store>, clock: Clock, tell: impl Fn(News) -> 
     }
 }
 
+/// Tells whenever relays carry another number of sessions, until it is dropped. What a store that does not answer said last
+/// goes on holding.
+pub async fn relays(store: Arc<dyn Store>, tell: impl Fn(News) -> BoxFuture<'static, bool>) {
+    let mut told = None;
+    loop {
+        if let Ok(peers) = store.peers().await {
+            let relays = peers.into_iter().filter(|peer| peer.service == Service::Media && !peer.pod.is_empty());
+            let sessions: BTreeMap<String, u64> = relays.map(|peer| (peer.pod, peer.load)).collect();
+            if told.as_ref() != Some(&sessions) {
+                told = Some(sessions.clone());
+                if !tell(News::Relays(sessions)).await {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +199,28 @@ mod tests {
         store.swap("8005", revision, Vec::new(), now).await.unwrap();
         assert_eq!(told.recv().await.unwrap(), News::One("8005".into(), Registration::default()));
         following.abort();
+    }
+
+    #[tokio::test]
+    async fn what_relays_carry_is_told_when_it_changes() {
+        let store = Arc::new(MemoryStore::new());
+        let peer = |service, process, pod: &str, load| contract::peers::Peer {
+            pod: pod.into(),
+            load,
+            ..contract::peers::Peer::new(service, contract::ProcessId(process))
+        };
+        store.announce(&peer(Service::Media, 1, "media-a", 7), 60_000).await.unwrap();
+        store.announce(&peer(Service::Router, 2, "router-a", 9), 60_000).await.unwrap();
+        let (tell, mut told) = mpsc::channel(8);
+        let tell = move |news| {
+            let tell = tell.clone();
+            async move { tell.send(news).await.is_ok() }.boxed()
+        };
+        let looking = tokio::spawn(relays(store.clone(), tell));
+        assert_eq!(told.recv().await.unwrap(), News::Relays([("media-a".to_owned(), 7)].into()));
+        store.announce(&peer(Service::Media, 1, "media-a", 8), 60_000).await.unwrap();
+        assert_eq!(told.recv().await.unwrap(), News::Relays([("media-a".to_owned(), 8)].into()));
+        looking.abort();
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The CustomResourceDefinitions, generated from the types: `crds/*.yaml` are these and nothing else.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;
 
-use crate::{Dialplan, Dispatcher, Pbx, PbxEndpoint};
+use crate::{Dialplan, Dispatcher, Pbx, PbxEndpoint, PbxSpec};
 
 /// The group of all resources.
 pub const GROUP: &str = "kubepbx.io";
@@ -14,7 +14,20 @@ pub const API_VERSION: &str = "kubepbx.io/v1alpha1";
 
 /// Every definition, by kind.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![Dialplan::crd(), Dispatcher::crd(), Pbx::crd(), PbxEndpoint::crd()]
+    vec![Dialplan::crd(), Dispatcher::crd(), pbx(), PbxEndpoint::crd()]
+}
+
+/// A Pbx may be all defaults: it need not even say spec. They stand here in full, because the API server holds a default
+/// against the rules before it fills in those of the fields.
+fn pbx() -> CustomResourceDefinition {
+    let mut crd = Pbx::crd();
+    let default = serde_json::to_value(PbxSpec::default()).unwrap_or_default();
+    let schemas =
+        crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
+    for spec in schemas.filter_map(|schema| schema.properties.as_mut()?.get_mut("spec")) {
+        spec.default = Some(JSON(default.clone()));
+    }
+    crd
 }
 
 /// The files of the folder `crds`: name and text.

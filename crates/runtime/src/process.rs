@@ -142,7 +142,7 @@ fn ask(socket: &Path, check: Check) -> anyhow::Result<()> {
 /// A socket for probes in place of one that an earlier run in this pod left.
 fn probes_socket(path: &Path) -> std::io::Result<UnixListener> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => UnixListener::bind(path),
     }
 }
@@ -240,5 +240,51 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Clock, Health, Metrics};
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        process: Args,
+    }
+
+    #[test]
+    fn a_check_needs_nothing_else_and_a_start_needs_operator_store_and_address() {
+        assert_eq!(Cli::try_parse_from(["x", "--check", "livez"]).unwrap().process.check, Some(Check::Livez));
+        let all = ["--operator=https://op:8443", "--store=redis://s:6379", "--address=10.0.0.7"];
+        let args = Cli::try_parse_from(["x"].into_iter().chain(all)).unwrap().process;
+        assert_eq!((args.inside, args.admin.to_string()), (7000, "127.0.0.1:9091".to_owned()));
+        for left_out in 0..all.len() {
+            let some = all.iter().enumerate().filter(|(n, _)| *n != left_out).map(|(_, flag)| *flag);
+            assert!(Cli::try_parse_from(["x"].into_iter().chain(some)).is_err(), "{}", all[left_out]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_says_what_the_process_says_and_a_socket_left_behind_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("probes.sock");
+        drop(probes_socket(&path).unwrap());
+        assert!(ask(&path, Check::Livez).is_err(), "nobody answers");
+        let health = Health::new(Clock::new());
+        let part = health.part("router");
+        let state = AdminState { health, metrics: Metrics::new(), views: Views::new() };
+        let serving = tokio::spawn(admin::on(probes_socket(&path).unwrap(), state));
+        let check = |check| {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || ask(&path, check))
+        };
+        check(Check::Livez).await.unwrap().unwrap();
+        assert_eq!(check(Check::Readyz).await.unwrap().unwrap_err().to_string(), "not ready: router");
+        part.ready();
+        check(Check::Readyz).await.unwrap().unwrap();
+        serving.abort();
     }
 }

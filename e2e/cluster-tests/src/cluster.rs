@@ -69,7 +69,7 @@ impl Cluster {
             })
             .collect::<Result<Vec<_>>>()?;
         ensure!(!nodes.is_empty(), "the cluster has no nodes that phones could reach");
-        Ok(Self {
+        let cluster = Self {
             client,
             nodes,
             phones: value("PHONES_ADDRESS").parse().context("PHONES_ADDRESS")?,
@@ -77,7 +77,18 @@ impl Cluster {
             network: network(&value("PHONES"))?,
             verbs: value("VERBS").split_whitespace().map(str::to_owned).collect(),
             env,
-        })
+        };
+        cluster.renew_definitions()?;
+        Ok(cluster)
+    }
+
+    /// Helm installs definitions where there are none; those of an earlier run may be of another version.
+    fn renew_definitions(&self) -> Result<()> {
+        if self.kubectl(&["get", "crd", "-o", "name"])?.contains(".kubepbx.io") {
+            let crds = e2e::process::root().join("charts/kubepbx/crds").display().to_string();
+            self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &crds])?;
+        }
+        Ok(())
     }
 
     /// Runs a future that talks to the API server, on threads of the machine's own network.

@@ -37,8 +37,9 @@ impl Calls {
     /// Begins `count` calls of `seconds` each through two nodes, and waits until routers have them all.
     pub fn begin(space: &Space, count: usize, seconds: u32) -> Result<Self> {
         let (calls, talk) = (count.to_string(), seconds.to_string());
+        // The callee takes whatever else comes too, until it is told to end.
         let (callee, caller) = space.cluster.outside(|| {
-            let options = ["--calls", &calls, "--play", "tone:880"];
+            let options = ["--calls", "100000", "--play", "tone:880"];
             let callee = Phone::answering(space.server(0), "8006", &options)?;
             let options = ["--to", "8006", "--calls", &calls, "--seconds", &talk, "--play", "tone:440"];
             Ok((callee, Phone::start("call", space.server(1), "8005", &options)?))
@@ -57,7 +58,6 @@ impl Calls {
     pub fn end(mut self) -> Result<Figures> {
         let limit = Duration::from_secs(u64::from(self.seconds) + 30);
         let (_, said) = self.caller.report(limit)?;
-        // It waits for calls that never came to it, should there be such.
         self.callee.process().signal("TERM").ok();
         let (_, heard) = self.callee.report(Duration::from_secs(20))?;
         let (callers, callees) = (calls(&said)?, calls(&heard)?);

@@ -25,8 +25,9 @@ const LABEL: &str = "kubepbx.io/e2e";
 /// How long an installation may take to be ready.
 const UP: Duration = Duration::from_secs(120);
 
-/// Each installation of a run has a SIP port of its own on the nodes: what one leaves to drain is in nobody's way.
-static PORT: AtomicU16 = AtomicU16::new(5060);
+/// Each installation of a run has a SIP port of its own on the nodes: what one leaves to drain is in nobody's way, and what
+/// somebody has at 5060 is left alone.
+static PORT: AtomicU16 = AtomicU16::new(15_060);
 
 /// A namespace of a test.
 pub struct Space {

@@ -24,7 +24,8 @@ fn talking(seconds: &str) -> (Installation, Vec<Member>, Phone, Phone) {
     let options = ["--to", "8006", "--play", "tone:440", "--seconds", seconds];
     let caller = Phone::start("call", sip, "8005", &options).unwrap();
     let heard = |m: &Member| m.metric("kubepbx_media_packets_total").is_ok_and(|n| n > 100.0);
-    eventually("audio passes", SOON, || members.iter().any(|m| m.service == "media" && heard(m)).then_some(())).unwrap();
+    eventually("audio passes", SOON, || members.iter().any(|m| m.service == "media" && heard(m)).then_some(()))
+        .unwrap();
     (pbx, members, caller, callee)
 }
 

@@ -13,7 +13,9 @@ mod plan;
 pub use live::{Live, Pods, version};
 pub use plan::{Action, Done, Site, TIERS};
 
+use crate::engine::Mark;
 use crate::watch::ObjectKey;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::core::ApiResource;
 use kube::{Client, Error};
@@ -73,6 +75,22 @@ impl Applier {
             Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             other => other.map(|_| ()),
         }
+    }
+}
+
+/// Marks a pod by an annotation; one that is gone needs none.
+///
+/// # Errors
+/// What the API server said.
+pub async fn mark(client: &Client, namespace: &str, pod: &str, mark: Mark) -> Result<(), String> {
+    let (key, value) = mark.annotation();
+    let patch = serde_json::json!({"metadata": {"annotations": {key: value}}});
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    match pods.patch(pod, &params, &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        Err(Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(text(&error)),
     }
 }
 

@@ -143,8 +143,10 @@ impl Site {
             }
         }
         for (key, desired) in &self.desired {
-            // A workload that is not there yet takes nothing from anybody: only changes wait for their turn.
-            let waits = desired.tier.is_some_and(|tier| tier > gate) && self.live.contains_key(key);
+            // Only changes wait for their turn: a workload that is not there yet takes nothing from anybody, and drift is
+            // no change of ours.
+            let drifted = self.applied.get(key).is_some_and(|applied| applied.hash == desired.hash);
+            let waits = desired.tier.is_some_and(|tier| tier > gate) && self.live.contains_key(key) && !drifted;
             if self.differs(key) && !waits && !rests(key) {
                 let (key, object, hash) = (key.clone(), desired.object.clone(), desired.hash);
                 out.push(Action::Apply { key, object, hash });

@@ -41,7 +41,7 @@ pub(super) fn template(pbx: &Installation, service: Service) -> Value {
     });
     // One a node: there is nothing to spread.
     if pbx.spec.services.replicas(service).is_some() {
-        spec["topologySpreadConstraints"] = spread(pbx, service, tier).into();
+        spread(pbx, service, tier, &mut spec);
     }
     if pbx.on_host(service) {
         spec["hostNetwork"] = true.into();
@@ -72,24 +72,34 @@ fn place(tier: &Tier, spec: &mut Value) {
     set("affinity", json!(tier.affinity), tier.affinity.is_some());
 }
 
-/// Spread over nodes and zones unless the tier says how. Only pods of the same template are counted, or a rollout would
-/// be spread around those that go.
-fn spread(pbx: &Installation, service: Service, tier: &Tier) -> Vec<Value> {
+/// Spread over nodes and zones unless the tier says how. Zones are sought by affinity: of two constraints the second would
+/// undo the first where nodes have no zone. Only pods of the same template are counted, or a rollout would be spread around
+/// those that go.
+fn spread(pbx: &Installation, service: Service, tier: &Tier, spec: &mut Value) {
+    let pods = json!({"matchLabels": pbx.selector(service)});
     let constraint = |key: &str, skew: u32, unsatisfiable: Value| {
         json!({
             "topologyKey": key,
             "maxSkew": skew,
             "whenUnsatisfiable": unsatisfiable,
-            "labelSelector": {"matchLabels": pbx.selector(service)},
+            "labelSelector": pods,
             "matchLabelKeys": ["pod-template-hash"],
         })
     };
-    match tier.topology_spread.as_slice() {
-        [] => ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
-            .map(|key| constraint(key, 1, "ScheduleAnyway".into()))
-            .into(),
-        given => given.iter().map(|s| constraint(&s.topology_key, s.max_skew, json!(s.when_unsatisfiable))).collect(),
+    let given = tier.topology_spread.iter();
+    let mut constraints: Vec<Value> =
+        given.map(|s| constraint(&s.topology_key, s.max_skew, json!(s.when_unsatisfiable))).collect();
+    if constraints.is_empty() {
+        constraints.push(constraint("kubernetes.io/hostname", 1, "ScheduleAnyway".into()));
+        let term = json!({
+            "topologyKey": "topology.kubernetes.io/zone",
+            "labelSelector": pods,
+            "matchLabelKeys": ["pod-template-hash"],
+        });
+        let apart = json!([{"weight": 100, "podAffinityTerm": term}]);
+        spec["affinity"] = json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": apart}});
     }
+    spec["topologySpreadConstraints"] = constraints.into();
 }
 
 fn container(pbx: &Installation, service: Service, drain: u64) -> Value {

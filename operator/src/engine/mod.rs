@@ -3,10 +3,11 @@
 //! One task owns all state. What takes time (fetching a Secret, applying an object, writing a status) is a job of its own,
 //! and what came of it returns here. Standbys take everything in and do nothing; whoever no longer leads drops its jobs.
 
+mod relays;
 mod site;
 
 use crate::apply::{Applier, Done};
-use crate::events::{Events, Note};
+use crate::events::{self, Events, Note};
 use crate::held::Found;
 use crate::keep;
 use crate::leader::claim::{Claim, Claims};
@@ -19,6 +20,7 @@ use crate::watch::{Event, ObjectKey, Watch};
 use api::SecretRef;
 use futures::FutureExt;
 use kube::Client;
+pub use relays::{Mark, Marks};
 use runtime::stream::registry::Registry;
 use runtime::stream::server::Leader;
 use runtime::{Clock, Health};
@@ -78,7 +80,17 @@ enum Finished {
     Fetched(String, String, Fetched),
     Acted(String, ObjectKey, Done),
     Keys(String, bool),
-    Written(Place, Content, Result<Option<u64>, String>),
+    Marked(String, String),
+    Written(Box<Writing>, Result<Option<u64>, String>),
+}
+
+/// What was to be written.
+struct Writing {
+    place: Place,
+    uid: String,
+    content: Content,
+    /// What people are told once it is.
+    notes: Vec<Note>,
 }
 
 /// Runs until `stop`.
@@ -195,7 +207,7 @@ impl Engine {
         match event {
             Event::Put { namespace, key, fact } => {
                 let site = self.sites.entry(namespace.clone()).or_insert_with(|| Site::new(&namespace));
-                if site.put(key, fact) {
+                if site.put(key, fact, &mut self.statuses) {
                     self.dirty.insert(namespace);
                 }
             }
@@ -324,6 +336,9 @@ impl Engine {
         let took = self.clock.now().mono.saturating_sub(before.mono);
         self.measures.step(if turn.compiled.is_some() { "compile" } else { "settle" }, took);
         turn.live.iter().for_each(|lag| self.measures.live(*lag));
+        if let Some(owner) = site.owner() {
+            turn.notes.into_iter().for_each(|note| self.events.pbx(namespace, owner, note));
+        }
         if let Some(acks) = site.acks() {
             let shown = term.shown.entry(namespace.to_owned());
             let shown = shown.or_insert_with(|| Pods::new(self.measures.clone(), namespace));
@@ -356,19 +371,19 @@ impl Engine {
         let mut task = JoinSet::new();
         task.spawn(async move {
             let Some(store) = observe::open(&client, &name, &at.name, &at.key).await else { return };
-            let tell = move |told| {
+            let tell = |told: News| {
                 let (news, name) = (news.clone(), name.clone());
                 async move { news.send((name, told)).await.is_ok() }.boxed()
             };
-            observe::follow(store, clock, tell).await;
+            tokio::join!(observe::follow(store.clone(), clock, tell), observe::relays(store, tell));
         });
         term.observers.insert(namespace.to_owned(), (store, task));
     }
 
     fn news(&mut self, namespace: &str, news: News) {
-        if let Some(site) = self.sites.get_mut(namespace).filter(|site| site.is_led()) {
-            site.news(news, &mut self.statuses);
-        }
+        let Some(site) = self.sites.get_mut(namespace).filter(|site| site.is_led()) else { return };
+        site.news(news, &mut self.statuses);
+        self.dirty.insert(namespace.to_owned());
     }
 
     fn begin(&mut self, namespace: &str, job: Job) {
@@ -395,6 +410,15 @@ impl Engine {
                     let done = tokio::time::timeout(LIMIT, applier.act(&namespace, action)).await;
                     let done = done.unwrap_or_else(|_| Done::Failed("the API server does not answer".into()));
                     Finished::Acted(namespace, key, done)
+                });
+            }
+            Job::Mark(pod, mark) => {
+                self.jobs.spawn(async move {
+                    if let Err(error) = crate::apply::mark(&client, &namespace, &pod, mark).await {
+                        tracing::warn!(namespace, pod, ?mark, error, "a pod could not be marked");
+                        tokio::time::sleep(REST).await;
+                    }
+                    Finished::Marked(namespace, pod)
                 });
             }
             Job::Keys => {
@@ -455,14 +479,19 @@ impl Engine {
                     self.dirty.insert(namespace);
                 }
             }
-            Finished::Written(place, content, written) => {
+            Finished::Marked(namespace, pod) => {
+                if let Some(site) = self.sites.get_mut(&namespace) {
+                    site.marked(&pod);
+                    self.dirty.insert(namespace);
+                }
+            }
+            Finished::Written(writing, written) => {
+                let Writing { place, uid, content, notes } = *writing;
                 let (namespace, id, _) = &place;
                 match &written {
                     Ok(Some(version)) => {
+                        notes.into_iter().for_each(|note| self.events.tell(namespace, id, &uid, note));
                         if let Some(site) = self.sites.get_mut(namespace) {
-                            if let (Content::Conditions(new), Some(known)) = (&content, site.get(id)) {
-                                self.events.changed(namespace, known, new);
-                            }
                             site.written(id, *version, content);
                         }
                     }
@@ -490,15 +519,21 @@ impl Engine {
     fn write(&mut self) {
         let now = self.clock.now();
         while let Some(place) = self.statuses.next(now.mono) {
-            let content = self.sites.get(&place.0).and_then(|site| site.content(&place, now.wall));
-            let Some((uid, content)) = content else { continue };
+            let Some(site) = self.sites.get(&place.0) else { continue };
+            let Some((uid, content)) = site.content(&place, now.wall) else { continue };
+            let notes = match (&content, site.get(&place.1)) {
+                (Content::Conditions(new), Some(known)) => events::notes(&known.conditions, new),
+                _ => Vec::new(),
+            };
             self.statuses.begin(place.clone(), now.mono);
+            let writing = Box::new(Writing { place, uid, content, notes });
             let client = self.client.clone();
             self.jobs.spawn(async move {
-                let write = status::write(&client, &place.0, &place.1, &uid, &content);
+                let (namespace, id, _) = &writing.place;
+                let write = status::write(&client, namespace, id, &writing.uid, &writing.content);
                 let written = tokio::time::timeout(LIMIT, write).await;
                 let written = written.unwrap_or_else(|_| Err("the API server does not answer".into()));
-                Finished::Written(place, content, written)
+                Finished::Written(writing, written)
             });
         }
     }

@@ -1,17 +1,19 @@
 //! One namespace under its leader: what is to be done as things are now. No IO: it publishes to memory and gives [`Job`]s.
 
+use super::relays::{Mark, Outcome, Relays};
 use crate::SERVICES;
 use crate::apply::{self, Action, Done, Live, Pods};
 use crate::build::{self, KEYS_SECRET};
-use crate::compile::{Namespace, endpoint};
+use crate::compile::{Namespace, Put, endpoint};
+use crate::events::Note;
 use crate::held::Found;
 use crate::observe::{News, Registration};
 use crate::programmed::{Facts, Latch, Pod, Programmed};
 use crate::publish::Publisher;
 use crate::status::{self, Aspect, Content, Place, Queue, Verdict};
 use crate::watch::secrets::Fetched;
-use crate::watch::{Fact, Key, Known, ObjectKey};
-use api::{Kind, PbxSpec, ResourceId, SecretRef, Spec, State};
+use crate::watch::{Fact, Key, Known, ObjectKey, Seen};
+use api::{Kind, PbxSpec, ResourceId, SecretRef, Spec, State, Status};
 use contract::{Now, Service};
 use kube::api::DynamicObject;
 use runtime::stream::registry::Acks;
@@ -23,6 +25,9 @@ use tokio::sync::watch;
 
 /// How long a node without a pod of a service counts as one with such: its pod may only be being replaced.
 const REPLACED: Duration = Duration::from_secs(120);
+
+/// How often what is held is looked for while something is.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What is not live yet is judged so soon after a change: at least, and for each resource.
 const SOON: Duration = Duration::from_millis(2);
@@ -37,6 +42,8 @@ pub enum Job {
     Act(Action),
     /// Make the Secret of the keys, unless there is one: [`Site::keys`].
     Keys,
+    /// Mark a pod by an annotation: [`Site::marked`].
+    Mark(String, Mark),
     /// Keep what is held for the next leader, as the writing of this number: [`Site::stored`].
     Hold(Found, Owner),
 }
@@ -76,6 +83,8 @@ pub struct Turn {
     pub compiled: Option<usize>,
     /// The namespace is published anew: whoever followed its acknowledgements has to ask for them again.
     pub published_anew: bool,
+    /// What people are told of the Pbx.
+    pub notes: Vec<Note>,
     /// How long what became live everywhere took to be so, from when it was compiled.
     pub live: Vec<Duration>,
 }
@@ -97,8 +106,8 @@ pub struct Site {
     objects: apply::Site,
     /// Objects that are being applied or deleted.
     acting: BTreeSet<ObjectKey>,
-    /// Pods, each with its Pbx and the address of its node.
-    pods: BTreeMap<String, (Pod, String, Option<IpAddr>)>,
+    pods: BTreeMap<String, Seen>,
+    relays: Relays,
     latch: Option<Latch>,
     acks: Option<watch::Receiver<Arc<Acks>>>,
     /// The Pbx whose objects are desired.
@@ -109,6 +118,9 @@ pub struct Site {
     /// What is held, and the number of the next writing.
     held: Found,
     stored: Stored,
+    /// Resources that something keeps out, and when what is held was last looked for.
+    unwell: BTreeSet<ResourceId>,
+    looked: Option<Duration>,
     /// When what is open is to be judged.
     settle_at: Option<Duration>,
     /// When there may be something to do though nothing has changed.
@@ -128,6 +140,7 @@ impl Site {
             objects: apply::Site::default(),
             acting: BTreeSet::new(),
             pods: BTreeMap::new(),
+            relays: Relays::default(),
             latch: None,
             acks: None,
             built: None,
@@ -135,6 +148,8 @@ impl Site {
             making_keys: false,
             held: Found::default(),
             stored: Stored::Yes,
+            unwell: BTreeSet::new(),
+            looked: None,
             settle_at: None,
             due: None,
             registered: None,
@@ -143,9 +158,18 @@ impl Site {
     }
 
     /// Something is there, new or changed. Gives false if nothing follows from it.
-    pub fn put(&mut self, key: Key, fact: Fact) -> bool {
+    pub fn put(&mut self, key: Key, fact: Fact, statuses: &mut Queue) -> bool {
         match (key, fact) {
-            (_, Fact::Resource(known)) => self.resources.put(*known),
+            (Key::Resource(id), Fact::Resource(known)) => match self.resources.put(*known) {
+                Put::Changed => true,
+                Put::Status => {
+                    // An echo of our own write, which is as it should be; or somebody else's, which is not.
+                    statuses.push((self.name.clone(), id.clone(), Aspect::Conditions));
+                    statuses.push((self.name.clone(), id, Aspect::Observed));
+                    false
+                }
+                Put::Nothing => false,
+            },
             (Key::Resource(id), Fact::Unreadable(why)) => {
                 tracing::error!(namespace = self.name, %id, why, "this release cannot read it: it stays as it was");
                 false
@@ -158,10 +182,9 @@ impl Site {
                 self.objects.seen(key, live);
                 true
             }
-            (Key::Pod(name), Fact::Pod(pod, pbx, node)) => {
-                let new = (pod, pbx, node);
-                let changed = self.pods.get(&name) != Some(&new);
-                self.pods.insert(name, new);
+            (Key::Pod(name), Fact::Pod(seen)) => {
+                let changed = self.pods.get(&name) != Some(&seen);
+                self.pods.insert(name, seen);
                 changed
             }
             _ => false,
@@ -176,8 +199,8 @@ impl Site {
             Key::Object(key) => self.objects.gone(key),
             Key::Pod(name) => {
                 let gone = self.pods.remove(name);
-                if let (Some((pod, ..)), Some(publisher)) = (gone, publisher) {
-                    publisher.forget(&self.name, pod.service, name);
+                if let (Some(gone), Some(publisher)) = (gone, publisher) {
+                    publisher.forget(&self.name, gone.pod.service, name);
                 }
             }
         }
@@ -203,6 +226,7 @@ impl Site {
         self.latch = Some(latch);
         self.resources.begin(epoch, held.held.clone());
         (self.held, self.stored) = (held, Stored::Yes);
+        (self.unwell, self.looked) = (BTreeSet::new(), None);
         (self.built, self.acks) = (None, None);
         self.acting.clear();
         self.making_keys = false;
@@ -211,7 +235,7 @@ impl Site {
     /// This process leads no longer.
     pub fn end(&mut self) {
         (self.latch, self.acks, self.built, self.due) = (None, None, None, None);
-        self.registered = None;
+        (self.registered, self.relays) = (None, Relays::default());
         self.resources.end();
     }
 
@@ -245,7 +269,8 @@ impl Site {
         let latch = self.latch.as_ref().and_then(|latch| latch.deadline(now));
         let objects = self.objects.deadline().filter(|at| *at > now);
         let nodes = self.nodes.values().filter(|seen| **seen < now).map(|seen| *seen + REPLACED).min();
-        self.due = latch.into_iter().chain(objects).chain(nodes).chain(self.settle_at).min();
+        let relays = self.relays.again().map(|wall| now + wall.saturating_sub(tools.now.wall) + SOON);
+        self.due = latch.into_iter().chain(relays).chain(objects).chain(nodes).chain(self.settle_at).min();
         turn
     }
 
@@ -280,9 +305,18 @@ impl Site {
                 self.acks = None;
             }
         }
-        // While all is well nothing is held, and need not be looked for in everything there is.
-        let well = delta.statuses.values().all(|status| status.as_ref().is_some_and(|s| s.findings.is_empty()));
-        if !well || !self.held.held.is_empty() {
+        // While all is well nothing is held, and need not be looked for in everything there is. What others contest may
+        // change with its holder, who is well: that is looked for once in a while.
+        let lately = self.looked.is_some_and(|at| tools.now.mono < at + LOOK);
+        let mut look = !self.held.held.is_empty() && !lately;
+        for (id, status) in &delta.statuses {
+            let well = |s: &Status| s.findings.iter().all(|finding| !finding.reason.keeps_out());
+            let is_unwell = status.as_ref().is_some_and(|status| !well(status));
+            let was = if is_unwell { !self.unwell.insert(id.clone()) } else { self.unwell.remove(id) };
+            look |= is_unwell || was;
+        }
+        if look {
+            self.looked = Some(tools.now.mono);
             let held = compiler.held();
             if held != self.held.held {
                 self.held.held = held;
@@ -296,6 +330,7 @@ impl Site {
 
     /// Builds what the Pbx asks for and gives what is to be applied of it.
     fn make(&mut self, tools: &mut Tools<'_>, turn: &mut Turn) {
+        self.count_relays(tools.now.wall, turn);
         let facts = self.facts(tools.now.mono);
         match self.resources.pbx() {
             // What is held is not built: pods stay as they are.
@@ -337,11 +372,26 @@ impl Site {
         }
     }
 
+    /// Decides how many relays there are to be.
+    fn count_relays(&mut self, wall: Duration, turn: &mut Turn) {
+        let Some((pbx, State::Live)) = self.resources.pbx() else { return };
+        let Spec::Pbx(spec) = pbx.resource.spec.as_ref() else { return };
+        let name = &pbx.resource.name;
+        let ours = |seen: &&Seen| seen.pbx == *name && seen.pod.service == Service::Media && !seen.pod.leaving;
+        let pods = self.pods.values().filter(ours).map(|seen| (seen.pod.name.as_str(), seen.marks));
+        let tiers = self.objects.tiers();
+        let media = tiers.iter().find(|(service, _)| *service == Service::Media);
+        let replicas = media.and_then(|(_, live)| u32::try_from(live.as_ref()?.pods?.wanted).ok());
+        let Outcome { marks, text } = self.relays.decide(spec, pods, replicas, wall);
+        turn.jobs.extend(marks.into_iter().map(|(pod, mark)| Job::Mark(pod, mark)));
+        turn.notes.extend(text.map(|text| Note::normal("Scaled", text)));
+    }
+
     /// What is seen in the cluster that objects depend on.
     fn facts(&mut self, now: Duration) -> build::Facts {
-        for (pod, _, node) in self.pods.values() {
-            if let Some(node) = node {
-                self.nodes.insert((pod.service, *node), now);
+        for seen in self.pods.values() {
+            if let Some(node) = seen.node {
+                self.nodes.insert((seen.pod.service, node), now);
             }
         }
         self.nodes.retain(|_, seen| now < *seen + REPLACED);
@@ -349,7 +399,8 @@ impl Site {
         for (service, node) in self.nodes.keys() {
             nodes.entry(*service).or_default().insert(*node);
         }
-        build::Facts { nodes, ingress: self.objects.ingress(), ..build::Facts::default() }
+        let (ingress, relays) = (self.objects.ingress(), self.relays.replicas());
+        build::Facts { nodes, ingress, relays, ..build::Facts::default() }
     }
 
     /// Judges what is live.
@@ -357,7 +408,7 @@ impl Site {
         let Some(latch) = &mut self.latch else { return };
         let pbx = self.resources.pbx().map(|(pbx, _)| pbx.resource.name.as_str());
         let pods: Vec<Pod> =
-            self.pods.values().filter(|(_, of, _)| Some(of.as_str()) == pbx).map(|(pod, ..)| pod.clone()).collect();
+            self.pods.values().filter(|seen| Some(seen.pbx.as_str()) == pbx).map(|seen| seen.pod.clone()).collect();
         let acks = self.acks.as_mut().map(|acks| acks.borrow_and_update().clone()).unwrap_or_default();
         let off = off(&self.objects);
         let facts = Facts { pods: &pods, acks: &acks, off: &off };
@@ -398,6 +449,11 @@ impl Site {
     /// Whether the keys could be made.
     pub fn keys(&mut self, made: bool) {
         self.making_keys = made;
+    }
+
+    /// A pod was marked, or could not be.
+    pub fn marked(&mut self, pod: &str) {
+        self.relays.marked(pod);
     }
 
     /// Whether what is held could be stored.
@@ -446,17 +502,17 @@ impl Site {
         Some((at.clone(), version))
     }
 
-    /// What the store says of who is registered.
+    /// What the store says of who is registered and of what relays carry.
     pub fn news(&mut self, news: News, statuses: &mut Queue) {
-        let registered = self.registered.get_or_insert_default();
         let names: Vec<String> = match news {
+            News::Relays(sessions) => return self.relays.news(sessions),
             News::All(all) => {
-                // Also those that the status of before, another leader's perhaps, is to be held against.
-                let names = self.resources.names().cloned().collect();
-                *registered = all;
-                names
+                self.registered = Some(all);
+                // Also those that are not in it: the status of before may say otherwise.
+                self.resources.names().cloned().collect()
             }
             News::One(name, registration) => {
+                let registered = self.registered.get_or_insert_default();
                 if registration.contacts > 0 {
                     registered.insert(name.clone(), registration);
                 } else {

@@ -1,7 +1,9 @@
 //! What an object of the API server is to us. Pure.
 
-use super::{Fact, Key, Known, ObjectKey};
+use super::raw::Raw;
+use super::{Fact, Key, Known, ObjectKey, Seen};
 use crate::apply::Live;
+use crate::engine::Marks;
 use crate::programmed;
 use api::{Kind, Resource, ResourceId, Spec};
 use k8s_openapi::api::core::v1::{self as core, Secret};
@@ -14,10 +16,11 @@ use std::time::Duration;
 const INSTANCE: &str = "app.kubernetes.io/instance";
 
 /// A resource of ours. One that is being deleted is there until it is gone: nothing waits for a finalizer of ours.
-pub(super) fn resource(kind: Kind, mut object: DynamicObject) -> Option<(Key, Fact)> {
-    let name = object.metadata.name.take()?;
+pub(super) fn resource(kind: Kind, raw: Raw) -> Option<(Key, Fact)> {
+    let Raw { metadata, spec, mut status } = raw;
+    let version = crate::apply::version(&metadata);
+    let name = metadata.name?;
     let key = Key::Resource(ResourceId { kind, name: name.clone() });
-    let spec = object.data.get_mut("spec").map(Value::take).unwrap_or_default();
     let spec = match kind {
         Kind::Pbx => serde_json::from_value(spec).map(Spec::Pbx),
         Kind::PbxEndpoint => serde_json::from_value(spec).map(Spec::Endpoint),
@@ -28,17 +31,13 @@ pub(super) fn resource(kind: Kind, mut object: DynamicObject) -> Option<(Key, Fa
         Ok(spec) => Box::new(spec),
         Err(error) => return Some((key, Fact::Unreadable(error.to_string()))),
     };
-    let resource = Resource {
-        name,
-        generation: object.metadata.generation.unwrap_or_default(),
-        created: object.metadata.creation_timestamp.as_ref().and_then(since_epoch),
-        spec,
-    };
-    let conditions = object.data.pointer_mut("/status/conditions").map(Value::take);
+    let created = metadata.creation_timestamp.as_ref().and_then(since_epoch);
+    let resource = Resource { name, generation: metadata.generation.unwrap_or_default(), created, spec };
+    // A status that somebody has spoilt is as none: it is written anew.
+    let conditions = status.get_mut("conditions").map(Value::take);
     let conditions = conditions.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
-    let observed = object.data.get_mut("status").map(Value::take);
-    let observed = observed.and_then(|status| serde_json::from_value(status).ok()).unwrap_or_default();
-    let (uid, version) = (object.metadata.uid.take().unwrap_or_default(), crate::apply::version(&object.metadata));
+    let observed = serde_json::from_value(status).unwrap_or_default();
+    let uid = metadata.uid.unwrap_or_default();
     Some((key, Fact::Resource(Box::new(Known { resource, uid, version, conditions, observed }))))
 }
 
@@ -59,12 +58,13 @@ pub(super) fn object(kind: &str, object: DynamicObject) -> Option<(Key, Fact)> {
     Some((Key::Object(key), Fact::Object(Live::of(kind, &object))))
 }
 
-/// A pod of one of the services, the Pbx that it belongs to, and its node's address.
+/// A pod of one of the services.
 pub(super) fn pod(pod: core::Pod) -> Option<(Key, Fact)> {
     let fact = programmed::pod(&pod)?;
-    let instance = pod.metadata.labels.as_ref()?.get(INSTANCE)?.clone();
+    let pbx = pod.metadata.labels.as_ref()?.get(INSTANCE)?.clone();
     let node = pod.status.as_ref().and_then(|status| status.host_ip.as_deref()?.parse().ok());
-    Some((Key::Pod(fact.name.clone()), Fact::Pod(fact, instance, node)))
+    let marks = Marks::of(pod.metadata.annotations.as_ref());
+    Some((Key::Pod(fact.name.clone()), Fact::Pod(Seen { pod: fact, pbx, node, marks })))
 }
 
 #[cfg(test)]
@@ -81,6 +81,7 @@ mod tests {
         let mut text = json!({
             "apiVersion": "kubepbx.io/v1alpha1", "kind": "PbxEndpoint",
             "metadata": {"name": "8005", "namespace": "tel", "uid": "u", "generation": 3, "resourceVersion": "7",
+                         "managedFields": [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {}}}],
                          "creationTimestamp": "1970-01-01T00:01:40Z"},
             "spec": {"context": "from-external"},
             "status": {"registered": true, "contacts": 2, "conditions": [{"type": "Ready", "status": "True", "observedGeneration": 2,
@@ -104,7 +105,14 @@ mod tests {
             {"app.kubernetes.io/component": "router", "app.kubernetes.io/instance": "main"}}});
         let (key, fact) = pod(read(text.clone())).unwrap();
         assert_eq!(key, Key::Pod("main-router-x".into()));
-        assert!(matches!(fact, Fact::Pod(pod, of, None) if pod.name == "main-router-x" && of == "main"));
+        let Fact::Pod(seen) = fact else { panic!("{fact:?}") };
+        assert_eq!((seen.pod.name.as_str(), seen.pbx.as_str()), ("main-router-x", "main"));
+        assert_eq!((seen.node, seen.marks), (None, Marks::default()));
+        text["status"] = json!({"hostIP": "192.0.2.7"});
+        text["metadata"]["annotations"] = json!({"kubepbx.io/draining-since": "100"});
+        let (_, Fact::Pod(seen)) = pod(read(text.clone())).unwrap() else { panic!() };
+        let marks = Marks { draining: Some(Duration::from_secs(100)), condemned: false };
+        assert_eq!((seen.node, seen.marks), (Some([192, 0, 2, 7].into()), marks));
         text["metadata"]["labels"].as_object_mut().unwrap().remove("app.kubernetes.io/instance");
         assert!(pod(read(text)).is_none());
     }

@@ -3,8 +3,8 @@
 use super::{Event, Fact, Key};
 use crate::metrics::Measures;
 use futures::{Stream, StreamExt};
-use kube::api::{Api, DynamicObject};
-use kube::core::{ApiResource, NamespaceResourceScope};
+use kube::api::Api;
+use kube::core::{ApiResource, DynamicResourceScope, NamespaceResourceScope};
 use kube::runtime::watcher::{self, Config};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -27,7 +27,10 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn dynamic(&self, resource: &ApiResource) -> Api<DynamicObject> {
+    pub(super) fn dynamic<K>(&self, resource: &ApiResource) -> Api<K>
+    where
+        K: Resource<Scope = DynamicResourceScope, DynamicType = ApiResource>,
+    {
         match &self.part {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
             None => Api::all_with(self.client.clone(), resource),
@@ -88,10 +91,10 @@ impl Part {
                 }
                 watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
                     let (namespace, version) = (object.namespace(), object.resource_version());
-                    if let (Some(namespace), Some((key, fact))) = (namespace, fact(object)) {
-                        if seen.put(&namespace, &key, version.unwrap_or_default()) {
-                            out.push(Event::Put { namespace, key, fact });
-                        }
+                    if let (Some(namespace), Some((key, fact))) = (namespace, fact(object))
+                        && seen.put(&namespace, &key, version.unwrap_or_default())
+                    {
+                        out.push(Event::Put { namespace, key, fact });
                     }
                 }
                 watcher::Event::Delete(object) => {

@@ -6,9 +6,11 @@
 
 mod facts;
 mod follow;
+mod raw;
 pub mod secrets;
 
 use crate::apply::Live;
+use crate::engine::Marks;
 use crate::metrics::Measures;
 use crate::observe::Observed;
 use crate::programmed::Pod;
@@ -122,6 +124,19 @@ pub struct Known {
     pub observed: Observed,
 }
 
+/// A pod of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// What the latch wants to know.
+    pub pod: Pod,
+    /// The Pbx that it belongs to.
+    pub pbx: String,
+    /// The address of its node.
+    pub node: Option<IpAddr>,
+    /// What its annotations say.
+    pub marks: Marks,
+}
+
 /// What is known of an object.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fact {
@@ -131,8 +146,8 @@ pub enum Fact {
     Unreadable(String),
     /// A Secret's resource version.
     Secret(String),
-    /// A pod, the Pbx that it belongs to, and the address of its node.
-    Pod(Pod, String, Option<IpAddr>),
+    /// A pod of a service.
+    Pod(Seen),
     /// An object that the operator makes.
     Object(Live),
 }
@@ -205,7 +220,8 @@ pub fn watch(client: &Client, scope: &Scope, measures: &Measures) -> Watch {
         let (client, tell, measures) = (client.clone(), tell.clone(), measures.clone());
         let site = follow::Part { client, part, tell, measures };
         watchers = 0;
-        let plain = watcher::Config::default().timeout(RENEWED);
+        // Small pages: what comes is larger by far than what is kept of it.
+        let plain = watcher::Config::default().timeout(RENEWED).page_size(100);
         for kind in Kind::ALL {
             let api = site.dynamic(&resource(kind));
             tasks.spawn(site.clone().follow(kind.as_str(), api, plain.clone(), move |o| facts::resource(kind, o)));

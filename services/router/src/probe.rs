@@ -6,6 +6,7 @@ use crate::io::Ask;
 use crate::timers::Timer;
 use contract::ProcessId;
 use contract::ng::Command;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 /// How often a relay is asked; an answer that takes longer is a miss.
@@ -24,8 +25,8 @@ pub(crate) struct Probe {
 impl Core {
     /// From now on a relay is asked, for as long as calls are on it.
     pub(crate) fn watch(&mut self, turn: &Turn<'_>, relay: ProcessId) {
-        if !self.probes.contains_key(&relay) {
-            self.probes.insert(relay, Probe::default());
+        if let Entry::Vacant(place) = self.probes.entry(relay) {
+            place.insert(Probe::default());
             self.timers.arm(Timer::Probe(relay), turn.now.mono + PERIOD);
         }
     }

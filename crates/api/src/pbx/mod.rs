@@ -98,9 +98,10 @@ pub struct PbxSpec {
     #[serde(default)]
     pub image: Image,
 
+    // Most of its size, and every resource has room for the largest.
     /// The pods of the five services.
     #[serde(default)]
-    pub services: Services,
+    pub services: Box<Services>,
 }
 
 impl Default for PbxSpec {
@@ -115,7 +116,7 @@ impl Default for PbxSpec {
             store: None,
             virtual_ip: None,
             image: Image::default(),
-            services: Services::default(),
+            services: Box::default(),
         }
     }
 }

@@ -134,6 +134,7 @@ fn install_upgrade_rollback_uninstall() -> Result<()> {
                 "ConfigMap/kube-root-ca.crt",
                 "Secret/phones",
                 "Secret/kubepbx-keys",
+                "Secret/kubepbx-operator-tls",
                 "Lease/kubepbx",
                 "Lease/kubepbx-operator",
             ];

@@ -1,6 +1,7 @@
 //! A namespace in virtual time, its jobs done by hand.
 
 use super::*;
+use crate::engine::Marks;
 use crate::observe::{News, Registration};
 use crate::programmed;
 use crate::status::Content;
@@ -51,7 +52,7 @@ impl Rig {
             conditions: self.site.get(&id).map(|known| known.conditions.clone()).unwrap_or_default(),
             observed: self.site.get(&id).map(|known| known.observed.clone()).unwrap_or_default(),
         };
-        self.site.put(Key::Resource(id), Fact::Resource(Box::new(known)));
+        self.site.put(Key::Resource(id), Fact::Resource(Box::new(known)), &mut self.statuses);
     }
 
     fn pbx(&mut self, realm: &str) {
@@ -70,7 +71,7 @@ impl Rig {
     }
 
     fn secret(&mut self, version: &str) {
-        self.site.put(Key::Secret("phones".into()), Fact::Secret(version.into()));
+        self.site.put(Key::Secret("phones".into()), Fact::Secret(version.into()), &mut self.statuses);
     }
 
     fn turn_at(&mut self, changed: bool) -> Turn {
@@ -91,6 +92,7 @@ impl Rig {
         let later = self.turn_at(false);
         turn.jobs.extend(later.jobs);
         turn.live.extend(later.live);
+        turn.notes.extend(later.notes);
         turn
     }
 
@@ -132,7 +134,11 @@ impl Rig {
                     Job::Keys => {
                         done.push("keys".into());
                         self.site.keys(true);
-                        self.site.put(Key::Secret(KEYS_SECRET.into()), Fact::Secret("9".into()));
+                        self.site.put(Key::Secret(KEYS_SECRET.into()), Fact::Secret("9".into()), &mut self.statuses);
+                    }
+                    Job::Mark(pod, mark) => {
+                        done.push(format!("mark {pod} {mark:?}"));
+                        self.site.marked(&pod);
                     }
                     Job::Hold(found, _) => {
                         done.push(format!("hold {}", found.number));
@@ -147,7 +153,9 @@ impl Rig {
     fn pods(&mut self) {
         for service in SERVICES {
             let pod = Pod { name: service.as_str().into(), service, ready: true, failing: false, leaving: false };
-            self.site.put(Key::Pod(pod.name.clone()), Fact::Pod(pod, "main".into(), None));
+            let key = Key::Pod(pod.name.clone());
+            let seen = Seen { pod, pbx: "main".into(), node: None, marks: Marks::default() };
+            self.site.put(key, Fact::Pod(seen), &mut self.statuses);
         }
         let compiler = self.site.resources.compiler().unwrap();
         let versions = [
@@ -307,6 +315,23 @@ fn a_change_of_the_pbx_rolls_and_without_one_nothing_is_made() {
 }
 
 #[test]
+fn the_sessions_that_relays_carry_are_counted() {
+    let mut rig = led();
+    rig.pods();
+    rig.turn();
+    // As many relays as the workload says it has, here one, until more are called for.
+    assert_eq!(rig.site.built.as_ref().unwrap().2.relays, Some(1));
+    rig.site.news(News::Relays([("media".to_owned(), 700)].into()), &mut rig.statuses);
+    let turn = rig.turn();
+    assert_eq!(rig.site.built.as_ref().unwrap().2.relays, Some(4));
+    assert!(turn.notes.is_empty(), "the first number is no change");
+    rig.site.news(News::Relays([("media".to_owned(), 900)].into()), &mut rig.statuses);
+    let turn = rig.turn();
+    assert_eq!(rig.site.built.as_ref().unwrap().2.relays, Some(5));
+    assert_eq!(turn.notes.len(), 1);
+}
+
+#[test]
 fn a_pbx_says_what_its_tiers_lack_and_what_could_not_be_applied() {
     let mut rig = led();
     let key = ObjectKey { kind: "Deployment".into(), name: "main-router".into() };
@@ -321,7 +346,7 @@ fn a_pbx_says_what_its_tiers_lack_and_what_could_not_be_applied() {
         pods: Some(pods),
         ingress: None,
     };
-    rig.site.put(Key::Object(key.clone()), Fact::Object(live));
+    rig.site.put(Key::Object(key.clone()), Fact::Object(live), &mut rig.statuses);
     rig.turn();
     let want = Some(("PodsNotAvailable".to_owned(), "router: 1 of 2 pods are available".to_owned()));
     assert_eq!(rig.site.trouble, want);

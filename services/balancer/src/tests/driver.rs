@@ -8,6 +8,7 @@ use contract::config::{
 use contract::leg::LegToken;
 use contract::peers::Peer;
 use contract::{ProcessId, Service, Transport};
+use runtime::mesh::{Mesh, Reach};
 use runtime::source::MemorySource;
 use runtime::transport::udp::UdpOptions;
 use runtime::{Environment, Running};
@@ -277,4 +278,42 @@ async fn a_taken_port_is_said_plainly() {
     let address = taken.local_addr().unwrap();
     let error = Bound::bind(listen(Transport::Udp, &address.to_string()), &environment.metrics).err().unwrap();
     assert!(format!("{error:#}").starts_with(&format!("cannot listen on {address} (UDP): ")), "{error:#}");
+}
+
+#[tokio::test]
+async fn what_a_process_elsewhere_does_not_take_goes_to_the_next() {
+    let environment = Environment::in_memory();
+    let elsewhere = Environment { mesh: Mesh::new(), ..environment.clone() };
+    for one in [&environment, &elsewhere] {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let reach = Reach { address, keys: one.keys.clone(), pod: String::new(), admin: None };
+        tokio::spawn(one.mesh.listen(reach).await.unwrap().1);
+    }
+    tokio::spawn(serve(elsewhere.clone(), Service::Registrar, REGISTRAR));
+    let mut there = elsewhere.mesh.peers();
+    let known = there.wait_for(|peers| peers.get(REGISTRAR).is_some()).await.unwrap().0.clone();
+    // Its record stands, and nobody is behind its address.
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let dead = Peer { address: free.to_string(), ..Peer::new(Service::Registrar, ProcessId(21)) };
+    environment.mesh.learn([known, vec![dead]].concat());
+    let source = MemorySource::starting_at(snapshot(vec![BalancerEntry::Pbx(PbxEntry::default())]));
+    let (_one, address) = balancer(&environment, 1, listen(Transport::Udp, "127.0.0.1:0"), &source);
+    timeout(Duration::from_secs(10), environment.health.ready()).await.unwrap();
+    let phone = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let from = phone.local_addr().unwrap();
+    for n in 0..16 {
+        let text = request("REGISTER", "sip:127.0.0.1", from, &format!("r{n}"), "");
+        let text =
+            text.replace("Call-ID: c\r\n", &format!("Call-ID: c{n}\r\n")).replace("8006@", &format!("80{n:02}@"));
+        assert_eq!(status(&ask(&phone, address, &text).await), 200, "{n}");
+    }
+    // Half of them were for the dead one: the first was given back, others were not even tried.
+    let shown = || environment.metrics.encode();
+    timeout(Duration::from_secs(10), async {
+        while !shown().lines().any(|l| l.starts_with("kubepbx_balancer_events_total{reason=\"failover\"}")) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
 }

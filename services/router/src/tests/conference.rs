@@ -196,3 +196,37 @@ fn a_caller_without_an_offer_is_answered_and_then_dials() {
     let invite = lab.request_to("INVITE", "8006");
     assert_eq!(body(&invite).media[0].formats, ["0", "101"]);
 }
+
+#[test]
+fn a_lost_relay_is_replaced_under_a_prompt() {
+    let mut lab = Lab::plan(steps(&[("100", vec![play(&["tone:440"]), Step::Hangup { cause: None }])]));
+    let mut a = lab.call("8005", "100");
+    let invite = request(&mut lab, "INVITE");
+    answer(&mut lab, &invite, "t", Some(&sdp(6000, "0 101")));
+    request(&mut lab, "ACK");
+    let ok = lab.response(200, "INVITE");
+    Lab::joined(&mut a, &ok);
+    lab.within(&mut a, "ACK", None);
+    let other = contract::ProcessId(0xffff);
+    lab.peers.0.push(contract::peers::Peer::new(Service::Media, other));
+    lab.silent.insert(RELAY);
+    lab.seconds(1);
+    let reinvite = lab.request_to("INVITE", "8005");
+    assert_eq!(body(&reinvite).origin.version, body(&ok).origin.version + 1);
+    lab.answer(&a, &reinvite, 200, Some(&sdp(4000, "0 101")));
+    lab.request_to("ACK", "8005");
+    let reinvite = request(&mut lab, "INVITE");
+    let ports: Vec<u16> = lab.relay.iter().filter(|((at, ..), _)| *at == other).map(|(_, port)| *port).collect();
+    assert!(ports.contains(&body(&reinvite).media[0].port), "{ports:?}");
+    answer(&mut lab, &reinvite, "t", Some(&sdp(6000, "0 101")));
+    request(&mut lab, "ACK");
+    lab.quiet();
+    // The prompt is over: the plan goes on.
+    hang_up(&mut lab, &invite, "t");
+    lab.response(200, "BYE");
+    let bye = lab.request_to("BYE", "8005");
+    lab.answer(&a, &bye, 200, None);
+    lab.relay.retain(|(at, ..), _| *at != RELAY);
+    lab.silent.clear();
+    lab.empty();
+}
