@@ -24,10 +24,10 @@ fn compile(c: &mut Criterion) {
         let mut n = 0;
         group.bench_function(name, |b| {
             b.iter(|| {
-                n += 1;
-                // Another one each time, so that each is a change.
+                // Another one each time, and in each round another context, so that each is a change.
                 let context = if (n / count) % 2 == 0 { "from-elsewhere" } else { "from-phones" };
                 let delta = compiler.apply(endpoint(n % count, context));
+                n += 1;
                 assert!(delta.router.is_some());
                 black_box(delta)
             });
