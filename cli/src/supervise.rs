@@ -90,7 +90,9 @@ mod tests {
             "n=0; trap 'n=$((n+1)); echo $n >>{log}; [ $n = 2 ] && exit 7' HUP; echo up >{log}; while :; do sleep 0.05; done",
             log = log.display()
         );
-        let args = SuperviseArgs { file: file.clone(), every: 10, command: vec!["sh".into(), "-c".into(), script] };
+        // A shell does not trap what was ignored when it began: tests may run under nohup.
+        let command = ["env", "--default-signal=HUP", "sh", "-c", &script].map(str::to_owned).to_vec();
+        let args = SuperviseArgs { file: file.clone(), every: 10, command };
         let supervised = tokio::spawn(async move { run(args).await });
         for (seen, next) in [("up\n", "two"), ("up\n1\n", "three")] {
             tokio::time::timeout(Duration::from_secs(30), async {

@@ -110,7 +110,7 @@ impl Relays {
         let condemn = decision.condemn.into_iter().map(|pod| (pod, Mark::Condemned));
         outcome.marks = drain.chain(condemn).filter(|(pod, _)| self.marking.insert(pod.clone())).collect();
         if self.desired.replace(decision.desired).is_some_and(|before| before != decision.desired) {
-            outcome.text = Some(format!("{} relays: {}", decision.desired, decision.text));
+            outcome.text = Some(decision.text);
         }
         (self.replicas, self.again) = (Some(decision.replicas), decision.again);
         outcome
