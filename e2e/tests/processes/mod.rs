@@ -35,6 +35,14 @@ fn registers(at: SocketAddr) {
     assert!(ok, "{report}");
 }
 
+/// A phone registers, and takes its contact away again: its endpoint has one at a time.
+fn comes_and_goes(at: SocketAddr) {
+    let mut phone = Phone::answering(at, "8005", &[]).unwrap();
+    phone.process().signal("TERM").unwrap();
+    let (_, report) = phone.report(SOON).unwrap();
+    assert_eq!(report["registered"], 200, "{report}");
+}
+
 #[test]
 fn two_phones_call_each_other_through_five_processes_which_then_drain() {
     let (pbx, mut members) = Installation::whole(FIRST_CALL).unwrap();
@@ -80,13 +88,13 @@ fn a_killed_registrar_is_not_noticed() {
     members.extend(pbx.start(&["registrar"]).unwrap());
     pbx.acquainted(&members, 6).unwrap();
     let sip = of(&mut members, "balancer").sip;
-    registers(sip);
+    comes_and_goes(sip);
     // One address of record, one registrar, as long as that lives.
     let served = |m: &Member| m.metric("kubepbx_registrar_events_total").is_ok_and(|n| n > 0.0);
     let holder = members.iter_mut().find(|m| m.service == "registrar" && served(m)).unwrap();
     holder.process.kill();
     for _ in 0..3 {
-        registers(sip);
+        comes_and_goes(sip);
     }
     members.retain_mut(|m| m.check("livez").unwrap());
     assert_eq!(members.len(), 5);
