@@ -164,7 +164,7 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// Nothing yet, under this session id.
+    /// Nothing yet, under this id of `o=`.
     pub(crate) fn new(id: u64) -> Self {
         // Ids and versions stay below 2^62: some phones read them as signed.
         Self { text: String::new(), id: id >> 2, version: 0 }

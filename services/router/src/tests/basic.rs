@@ -149,16 +149,7 @@ fn records_stand_in_the_store_before_the_caller_hears() {
 #[test]
 fn a_call_answered_while_the_store_is_gone_goes_on_unprotected() {
     let mut lab = Lab::new();
-    lab.register("8006");
-    let mut a = lab.call("8005", "8006");
-    let invite = lab.request("INVITE");
-    let b = lab.callee(&invite);
-    lab.store_down = true;
-    lab.answer(&b, &invite, 200, Some(&sdp(5000, "0")));
-    lab.request("ACK");
-    let ok = lab.response(200, "INVITE");
-    Lab::joined(&mut a, &ok);
-    lab.within(&mut a, "ACK", None);
+    let (mut a, b) = lab.talk_without_the_store();
     assert_eq!(lab.core.view()[0]["protected"], false);
     assert_eq!(lab.core.counters().unprotected, 1);
     // In-dialog requests go on.

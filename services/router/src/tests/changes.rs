@@ -296,16 +296,7 @@ fn a_bye_in_the_middle_of_a_change() {
 #[test]
 fn an_unprotected_call_is_protected_by_the_next_change_that_the_store_takes() {
     let mut lab = Lab::new();
-    lab.register("8006");
-    let mut a = lab.call("8005", "8006");
-    let invite = lab.request("INVITE");
-    let b = lab.callee(&invite);
-    lab.store_down = true;
-    lab.answer(&b, &invite, 200, Some(&sdp(5000, "0")));
-    lab.request("ACK");
-    let ok = lab.response(200, "INVITE");
-    Lab::joined(&mut a, &ok);
-    lab.within(&mut a, "ACK", None);
+    let (mut a, b) = lab.talk_without_the_store();
     for (down, offer, answer, protected) in
         [(true, hold(4000), held(5000), false), (false, sdp(4000, "0"), sdp(5000, "0"), true)]
     {

@@ -204,6 +204,22 @@ impl Lab {
         self.receive(cancel);
     }
 
+    /// 8005 calls 8006, which answers while the store is gone; it stays gone.
+    #[track_caller]
+    pub(crate) fn talk_without_the_store(&mut self) -> (Phone, Phone) {
+        self.register("8006");
+        let mut a = self.call("8005", "8006");
+        let invite = self.request("INVITE");
+        let b = self.callee(&invite);
+        self.store_down = true;
+        self.answer(&b, &invite, 200, Some(&sdp(5000, "0")));
+        self.request("ACK");
+        let ok = self.response(200, "INVITE");
+        Self::joined(&mut a, &ok);
+        self.within(&mut a, "ACK", None);
+        (a, b)
+    }
+
     /// 8005 calls 8006 and both talk: the caller and the callee.
     #[track_caller]
     pub(crate) fn talk(&mut self) -> (Phone, Phone) {

@@ -1,110 +1,18 @@
-//! Routers that die, freeze and thaw: what they owned goes on at the survivors, in whatever state it was.
+//! Routers that die: what they owned goes on at the survivors, in whatever state it was.
 
+use super::fleet::*;
 use super::lab::*;
 use super::phones::*;
 use crate::Limits;
 use crate::core::Core;
-use crate::io::{Ask, Input};
+use crate::io::Input;
 use contract::hop::Inside;
 use contract::leg::family;
 use contract::peers::{Peer, Peers};
-use contract::records::Owner;
 use contract::{ProcessId, Service};
 use rtp::sdp::Direction;
 use sip::Name;
-use sip::message::Message;
 use std::time::Duration;
-
-const HEIR: ProcessId = ProcessId(0xaaab);
-const THIRD: ProcessId = ProcessId(0xaaac);
-const SDP: &str = "application/sdp";
-
-fn hold(port: u16) -> String {
-    format!("{}a=sendonly\r\n", sdp(port, "0 101").replace("phone 1 1", "phone 1 2"))
-}
-
-fn held(port: u16) -> String {
-    format!("{}a=recvonly\r\n", sdp(port, "0 101"))
-}
-
-impl Lab {
-    /// Goes on at another router; this one stands still.
-    fn switch(&mut self, to: ProcessId) {
-        let core = self.others.remove(&to).unwrap();
-        let was = std::mem::replace(&mut self.core, core);
-        self.others.insert(self.me, was);
-        self.me = to;
-    }
-
-    /// More routers, which have seen the first.
-    fn fleet(mut self, more: &[ProcessId]) -> Self {
-        for process in more {
-            self.peers.0.push(Peer::new(Service::Router, *process));
-            self.others.insert(*process, Core::new(Limits::default()));
-        }
-        for process in more {
-            self.switch(*process);
-            self.input(Input::Tick);
-            self.switch(ROUTER);
-        }
-        self
-    }
-
-    fn without(&mut self, process: ProcessId) {
-        self.peers.0.retain(|p| p.process != process);
-    }
-
-    /// This router's record is gone, and another looks; what it sent before stays sent.
-    fn gone(&mut self, next: ProcessId) {
-        self.without(self.me);
-        self.switch(next);
-        self.input(Input::Tick);
-    }
-
-    fn owner(&self, process: ProcessId, epoch: u64) -> bool {
-        self.owners.len() == 4 && self.owners.values().all(|o| *o == Owner { process, epoch })
-    }
-
-    /// Hangs up from one side and checks that nothing is left.
-    #[track_caller]
-    fn ends(mut self, from: &mut Phone, to: &Phone) {
-        self.within(from, "BYE", None);
-        self.response(200, "BYE");
-        let bye = self.request_to("BYE", &to.name);
-        self.answer(to, &bye, 200, None);
-        self.quiet();
-        self.empty();
-    }
-
-    /// One side holds and takes the call back; the version that the other is told first.
-    #[track_caller]
-    fn holds(&mut self, from: &mut Phone, to: &Phone) -> u64 {
-        let (mine, theirs) = (4000, 5000);
-        let mut first = 0;
-        for (offer, answer, direction) in [
-            (hold(mine), held(theirs), Direction::SendOnly),
-            (sdp(mine, "0 101").replace("phone 1 1", "phone 1 3"), sdp(theirs, "0 101"), Direction::SendRecv),
-        ] {
-            self.within(from, "INVITE", Some((SDP, &offer)));
-            self.response(100, "INVITE");
-            let reinvite = self.request_to("INVITE", &to.name);
-            assert_eq!(body(&reinvite).direction(0), direction);
-            if first == 0 {
-                first = body(&reinvite).origin.version;
-            }
-            self.answer(to, &reinvite, 200, Some(&answer));
-            self.request_to("ACK", &to.name);
-            self.response(200, "INVITE");
-            self.within(from, "ACK", None);
-            self.quiet();
-        }
-        first
-    }
-}
-
-fn cseq(bytes: &bytes::Bytes) -> u32 {
-    Message::parse_stream(bytes).unwrap().cseq().unwrap().number
-}
 
 #[test]
 fn a_call_goes_on_at_the_survivor_whoever_asks_for_what() {
@@ -376,132 +284,6 @@ fn a_timer_that_was_due_while_nobody_owned_it_is_spread_over_five_seconds() {
     lab.ends(&mut a, &b);
 }
 
-/// The first router freezes while a refresh is due, and thaws after the other took over.
-fn frozen() -> (Lab, Phone, Phone) {
-    let mut lab = Lab::new().fleet(&[HEIR]);
-    lab.register("8006");
-    let mut a = lab.call("8005", "8006");
-    let invite = lab.request("INVITE");
-    let b = lab.callee(&invite);
-    lab.answer_with(&b, &invite, 200, Some(&sdp(5000, "0 101")), |r| {
-        r.header(Name::SessionExpires, "600;refresher=uac")
-    });
-    lab.request("ACK");
-    let ok = lab.response(200, "INVITE");
-    Lab::joined(&mut a, &ok);
-    lab.within(&mut a, "ACK", None);
-    lab.seconds(295);
-    let peers = lab.peers.clone();
-    lab.gone(HEIR);
-    lab.seconds(8);
-    let update = lab.request_to("UPDATE", "8006");
-    lab.answer_with(&b, &update, 200, None, |r| r.header(Name::SessionExpires, "600;refresher=uac"));
-    lab.seconds(2);
-    lab.quiet();
-    // It thaws, and everybody sees it again.
-    lab.peers = peers;
-    (lab, a, b)
-}
-
-#[test]
-fn a_router_that_thaws_drops_what_others_took_and_says_nothing() {
-    let (mut lab, mut a, b) = frozen();
-    lab.switch(ROUTER);
-    // Its refresh was due nine seconds ago.
-    lab.input(Input::Tick);
-    assert_eq!((lab.core.load().calls, lab.core.load().legs, lab.core.counters().lost), (0, 0, 1));
-    lab.seconds(120);
-    lab.quiet();
-    assert!(lab.owner(HEIR, 2));
-    lab.switch(HEIR);
-    lab.input(Input::Tick);
-    lab.quiet();
-    lab.ends(&mut a, &b);
-}
-
-#[test]
-fn a_router_that_thaws_passes_requests_on_and_does_nothing_else() {
-    let (mut lab, mut a, b) = frozen();
-    lab.switch(ROUTER);
-    // What waited in its socket: a hold, that the survivor has not seen.
-    lab.within(&mut a, "INVITE", Some((SDP, &hold(4000))));
-    lab.within(&mut a, "ACK", None);
-    assert_eq!(
-        (lab.core.load(), lab.core.counters().forwarded),
-        (crate::Load { timers: lab.core.load().timers, ..Default::default() }, 2)
-    );
-    let passed: Vec<_> = lab.wire.drain(..).collect();
-    assert_eq!(passed.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [HEIR, HEIR]);
-    lab.switch(HEIR);
-    lab.receive_from(ROUTER, Service::Router, passed[0].1.clone());
-    // The answers go to the balancer that asked, the change to the callee.
-    let (to, _) = lab.wire.iter().find(|(_, b)| b.starts_with(b"SIP/2.0 100")).unwrap();
-    assert_eq!(*to, BALANCER);
-    lab.response(100, "INVITE");
-    let reinvite = lab.request_to("INVITE", "8006");
-    lab.answer(&b, &reinvite, 200, Some(&held(5000)));
-    lab.request_to("ACK", "8006");
-    lab.response(200, "INVITE");
-    lab.receive_from(ROUTER, Service::Router, passed[1].1.clone());
-    lab.seconds(5);
-    lab.quiet();
-    lab.ends(&mut a, &b);
-}
-
-#[test]
-fn what_waits_when_a_router_thaws_is_done_only_if_its_call_is_still_its_own() {
-    // Nobody took anything: it was only slow.
-    let mut lab = Lab::new().fleet(&[HEIR]);
-    let (mut a, b) = lab.talk();
-    lab.seconds(60);
-    lab.now = lab.now.plus(Duration::from_secs(10));
-    lab.hold = Some(|ask| matches!(ask, Ask::Standing { .. }));
-    lab.within(&mut a, "BYE", None);
-    lab.quiet();
-    assert_eq!(lab.core.deadline(), None, "it waits for the store, not for time");
-    lab.release();
-    lab.response(200, "BYE");
-    let bye = lab.request_to("BYE", "8006");
-    lab.answer(&b, &bye, 200, None);
-    lab.quiet();
-    lab.empty();
-    // The store does not answer: who owned goes on.
-    let mut lab = Lab::new().fleet(&[HEIR]);
-    let (mut a, _) = lab.talk();
-    lab.now = lab.now.plus(Duration::from_secs(10));
-    lab.store_down = true;
-    lab.within(&mut a, "BYE", None);
-    lab.response(200, "BYE");
-    lab.request_to("BYE", "8006");
-}
-
-#[test]
-fn a_write_that_finds_a_higher_epoch_ends_all_that_is_ours() {
-    let mut lab = Lab::new().fleet(&[HEIR]);
-    let (mut a, b) = lab.talk();
-    lab.seconds(60);
-    let peers = lab.peers.clone();
-    // Its record is gone for the others, who take over; it knows nothing of that, and did not sleep.
-    lab.gone(HEIR);
-    assert!(lab.owner(HEIR, 2));
-    lab.peers = peers;
-    lab.switch(ROUTER);
-    assert_eq!(lab.core.load().calls, 1);
-    lab.within(&mut a, "UPDATE", None);
-    assert_eq!((lab.core.load().calls, lab.core.load().legs), (0, 0));
-    lab.quiet();
-    assert!(lab.owner(HEIR, 2));
-    // Asked again, it knows where the leg is.
-    a.cseq -= 1;
-    let again = lab.within(&mut a, "UPDATE", None);
-    let (to, _) = lab.wire.pop_front().unwrap();
-    assert_eq!(to, HEIR);
-    lab.switch(HEIR);
-    lab.receive(again);
-    lab.response(200, "UPDATE");
-    lab.ends(&mut a, &b);
-}
-
 #[test]
 fn two_survivors_divide_the_calls_and_both_sides_of_each_stay_together() {
     let mut lab = Lab::new().fleet(&[HEIR, THIRD]);
@@ -641,16 +423,7 @@ fn a_store_that_comes_back_empty_is_filled_again() {
 #[test]
 fn a_call_answered_without_the_store_is_protected_when_it_is_back() {
     let mut lab = Lab::new();
-    lab.register("8006");
-    let mut a = lab.call("8005", "8006");
-    let invite = lab.request("INVITE");
-    let b = lab.callee(&invite);
-    lab.store_down = true;
-    lab.answer(&b, &invite, 200, Some(&sdp(5000, "0")));
-    lab.request("ACK");
-    let ok = lab.response(200, "INVITE");
-    Lab::joined(&mut a, &ok);
-    lab.within(&mut a, "ACK", None);
+    let (mut a, b) = lab.talk_without_the_store();
     lab.seconds(10);
     assert_eq!(lab.core.view()[0]["protected"], false);
     lab.store_down = false;
