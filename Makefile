@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
+# Always the whole workspace: what is chosen by package has features of its own, and is compiled again.
 CARGO ?= cargo
 # What each stage took is printed, so that a slow one is seen when it becomes slow.
 stage = @stage() { local from=$$SECONDS; echo "== $$1"; shift; "$$@" || exit $$?; echo "== took $$((SECONDS - from)) s"; }; stage
@@ -25,19 +26,18 @@ clippy:
 	$(stage) clippy $(CARGO) clippy --workspace --all-targets --locked --quiet -- -D warnings
 
 arrows:
-	$(stage) "arrows and licences" $(CARGO) run --release --locked --quiet -p checks
+	$(stage) "arrows and licences" $(CARGO) run --release --locked --quiet --bin checks
 
 generated:
-	$(stage) "generated files" $(CARGO) run --release --locked --quiet -p kubepbx -- generate --check crds charts/kubepbx/crds
+	$(stage) "generated files" $(CARGO) run --release --locked --quiet --bin kubepbx -- generate --check crds charts/kubepbx/crds
 
 test: tools check unit e2e-serve ## Everything that needs no cluster: check, units, contracts, real phones
 
 unit: ## Units, contracts (real Redis), torture messages, a bounded fuzz run
-	$(stage) "units and contracts" $(CARGO) test --release --locked --workspace --exclude e2e --exclude cluster-tests
-	@$(CARGO) test --release --locked --quiet -p cluster-tests --lib
+	$(stage) "units and contracts" $(CARGO) test --release --locked --workspace
 
 e2e-serve: ## `kubepbx serve` with real phones: SIPp, baresip, kubepbx phone
-	$(stage) "real phones" $(CARGO) test --release --locked -p e2e -- --test-threads=1
+	$(stage) "real phones" $(CARGO) test --release --locked --workspace --test serve --test processes -- --test-threads=1
 
 cluster-tools: ## Install the Debian packages that a cluster on this machine needs (root or sudo); nothing to do where they are
 	@.ci/cluster-tools
@@ -55,7 +55,7 @@ cluster-down: ## Take it down, whatever there is of it
 	@e2e/cluster/run down
 
 e2e: cluster-up images ## Real phones on a real Kubernetes, brought up where none is; FILTER=NAME: only tests of that name
-	$(stage) "phones and a cluster" $(CARGO) test --release --locked -p cluster-tests --test cluster -- --test-threads=1 --nocapture $(FILTER)
+	$(stage) "phones and a cluster" $(CARGO) test --release --locked --workspace --test cluster -- --test-threads=1 --nocapture $(FILTER)
 
 bench: ## Benchmarks, each as a ratio to a floor in the same run
 	$(stage) "wire path" $(CARGO) bench --locked -p sip --bench wire
@@ -66,7 +66,7 @@ fuzz: ## A long fuzz run
 	@fuzz/run
 
 generate: ## Write crds/, and the chart's copy, from the types in crates/api
-	@$(CARGO) run --release --locked --quiet -p kubepbx -- generate crds charts/kubepbx/crds
+	@$(CARGO) run --release --locked --quiet --bin kubepbx -- generate crds charts/kubepbx/crds
 
 images: ## Build every image by Docker or buildah; load them where a cluster of `make cluster-up` is up
 	$(stage) images images/build

@@ -30,10 +30,8 @@ pub fn program(name: &str) -> Result<PathBuf> {
     let build = || -> Result<PathBuf> {
         let test = std::env::current_exe()?;
         let dir = test.parent().and_then(Path::parent).context("the test binary stands outside a target folder")?;
-        let packages = ["kubepbx"].into_iter().chain(crate::SERVICES).flat_map(|name| ["-p", name]);
         let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--release", "--locked", "--quiet", "--bins"])
-            .args(packages)
+            .args(["build", "--release", "--locked", "--quiet", "--workspace", "--bins"])
             .current_dir(root())
             .status()?;
         if !status.success() {

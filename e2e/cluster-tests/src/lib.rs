@@ -8,10 +8,12 @@ pub mod cluster;
 mod evidence;
 pub mod load;
 pub mod objects;
+pub mod probe;
 pub mod space;
 
 pub use cluster::Cluster;
 pub use evidence::scratch;
 pub use load::{Calls, Figures};
 pub use objects::Object;
+pub use probe::{Probe, Seen};
 pub use space::{Space, Values};

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{Phone, eventually};
 use serde_json::Value;
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Calls from 8005 to 8006 that are up.
@@ -36,13 +37,18 @@ impl fmt::Display for Figures {
 impl Calls {
     /// Begins `count` calls of `seconds` each through two nodes, and waits until routers have them all.
     pub fn begin(space: &Space, count: usize, seconds: u32) -> Result<Self> {
+        Self::begin_at(space, [space.server(0), space.server(1)], count, seconds)
+    }
+
+    /// The same where the callee registers at the first server and the caller calls through the second.
+    pub fn begin_at(space: &Space, servers: [SocketAddr; 2], count: usize, seconds: u32) -> Result<Self> {
         let (calls, talk) = (count.to_string(), seconds.to_string());
         // The callee takes whatever else comes too, until it is told to end.
         let (callee, caller) = space.cluster.outside(|| {
             let options = ["--calls", "100000", "--play", "tone:880"];
-            let callee = Phone::answering(space.server(0), "8006", &options)?;
+            let callee = Phone::answering(servers[0], "8006", &options)?;
             let options = ["--to", "8006", "--calls", &calls, "--seconds", &talk, "--play", "tone:440"];
-            Ok((callee, Phone::start("call", space.server(1), "8005", &options)?))
+            Ok((callee, Phone::start("call", servers[1], "8005", &options)?))
         })?;
         let calls = Self { caller, callee, count, seconds };
         let mut last = 0;

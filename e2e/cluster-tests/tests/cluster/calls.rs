@@ -12,6 +12,11 @@ const LIVE: Duration = Duration::from_secs(10);
 /// The two phones of examples/first-call, applied and live.
 pub(crate) fn first_call_example(space: &Space) -> Result<()> {
     space.install(&[])?;
+    first_call_phones(space)
+}
+
+/// The same on an installation that is there.
+pub(crate) fn first_call_phones(space: &Space) -> Result<()> {
     space.apply_path("examples/first-call")?;
     for (kind, name) in [("PbxEndpoint", "8005"), ("PbxEndpoint", "8006"), ("Dialplan", "from-external")] {
         space.wait(kind, name, "Ready", LIVE)?;

@@ -10,3 +10,4 @@ mod programmed;
 mod rollout;
 mod survival;
 mod verdicts;
+mod virtual_ip;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 const CALLS: usize = 50;
 /// How long a leg may be without audio when what dies is not in its way: phones and pods share a small machine.
-const UNNOTICED: f64 = 1500.0;
+pub(crate) const UNNOTICED: f64 = 1500.0;
 /// The same when its relay dies.
-const MOVED: f64 = 3000.0;
+pub(crate) const MOVED: f64 = 3000.0;
 
 /// One pod of a service goes while 50 calls are up; they go on, and can be ended, and new ones can be made.
 fn survives(name: &str, component: &str, gap_ms: f64, kill: impl FnOnce(&Space, &str) -> Result<()>) -> Result<()> {

@@ -1,0 +1,112 @@
+//! A virtual address: balancers on two nodes, of which one holds it.
+
+use crate::calls::first_call_phones;
+use crate::survival::{MOVED, UNNOTICED};
+use anyhow::{Context, Result, bail, ensure};
+use cluster_tests::{Calls, Object, Probe, Space};
+use e2e::eventually;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Somebody answers at the address again within this.
+const AWAY: Duration = Duration::from_secs(3);
+
+/// An address beside the nodes' that nobody has: in the same /24, the 200th.
+fn free_address(space: &Space) -> Result<IpAddr> {
+    ensure!(
+        !space.cluster.env("NODES_NETWORK").is_empty(),
+        "it is not known which addresses of the nodes' network are free"
+    );
+    let Some((_, IpAddr::V4(node))) = space.cluster.nodes.first() else { bail!("no node has an IPv4 address") };
+    let [a, b, c, _] = node.octets();
+    Ok(IpAddr::from([a, b, c, 200]))
+}
+
+/// The balancer whose node holds the address, as its keepalived said last.
+fn holder(space: &Space) -> Result<Object> {
+    let mut found = None;
+    eventually("one node holds the address", Duration::from_secs(20), || {
+        let masters: Vec<Object> =
+            space.pods("balancer").ok()?.into_iter().filter(|pod| is_master(space, pod)).collect();
+        let [master] = masters.as_slice() else { return None };
+        found = Some(master.clone());
+        Some(())
+    })?;
+    found.context("no holder")
+}
+
+fn is_master(space: &Space, pod: &Object) -> bool {
+    let log = space.log(pod.name(), "keepalived", false).unwrap_or_default();
+    let last = log.lines().rev().find_map(|line| line.split_once("Entering ").map(|(_, state)| state.to_owned()));
+    last.is_some_and(|state| state.starts_with("MASTER"))
+}
+
+fn node(pod: &Object) -> &str {
+    pod.0["spec"]["nodeName"].as_str().unwrap_or_default()
+}
+
+/// Whether the address goes to another node, or may stay where it is.
+#[derive(PartialEq, Eq)]
+enum Then {
+    Moves,
+    MayStay,
+}
+
+/// Something befalls the holder while 50 calls are up that came by the address.
+fn befalls(
+    space: &Space,
+    server: SocketAddr,
+    what: &str,
+    then: Then,
+    gap_ms: f64,
+    begin: impl FnOnce(&Object) -> Result<()>,
+    end: impl FnOnce(&Object) -> Result<()>,
+) -> Result<()> {
+    let held = holder(space)?;
+    let calls = Calls::begin_at(space, [server, server], 50, 15)?;
+    let probe = Probe::begin(space.cluster, server)?;
+    begin(&held)?;
+    let moved = if then == Then::Moves { another_holds(space, &held) } else { Ok(()) };
+    let (figures, seen) = (calls.end(), probe.end());
+    end(&held)?;
+    let (figures, seen) = (figures?, seen?);
+    eprintln!("virtual address, {what}: away for {:.1} s; {figures}", seen.gap.as_secs_f64());
+    moved?;
+    ensure!(seen.gap <= AWAY, "{what}: nobody answered at the address for {:?}", seen.gap);
+    figures.all_kept(gap_ms)?;
+    space.settled(Duration::from_secs(60))
+}
+
+fn another_holds(space: &Space, held: &Object) -> Result<()> {
+    eventually("the other node holds the address", Duration::from_secs(10), || {
+        let pods = space.pods("balancer").ok()?;
+        pods.iter().any(|pod| pod.name() != held.name() && is_master(space, pod)).then_some(())
+    })
+}
+
+#[test]
+fn another_node_has_the_address_within_three_seconds() -> Result<()> {
+    Space::test("virtual-ip", |space| {
+        let address = free_address(space)?;
+        let spec = format!("pbx: {{spec: {{virtualIP: {{addresses: [\"{address}/24\"], interface: eth0}}}}}}");
+        space.install(&[spec])?;
+        first_call_phones(space)?;
+        let server = SocketAddr::new(address, space.port);
+        let signal = |signal: &'static str| move |pod: &Object| space.signal(pod, signal);
+        // Another container is in its place at once.
+        befalls(space, server, "balancer killed", Then::MayStay, UNNOTICED, signal("KILL"), |_| Ok(()))?;
+        befalls(space, server, "balancer frozen", Then::Moves, UNNOTICED, signal("STOP"), signal("CONT"))?;
+        // The store is not to go with the node: that is another failure.
+        let store = space.pods("redis")?;
+        if store.iter().any(|pod| holder(space).is_ok_and(|held| node(&held) == node(pod))) {
+            let held = holder(space)?;
+            space.signal(&held, "STOP")?;
+            let moved = another_holds(space, &held);
+            space.signal(&held, "CONT")?;
+            moved?;
+            space.settled(Duration::from_secs(60))?;
+        }
+        let verb = |verb: &'static str| move |pod: &Object| space.cluster.verb(verb, &[node(pod)]).map(drop);
+        befalls(space, server, "node cut off", Then::Moves, MOVED, verb("cut"), verb("join"))
+    })
+}
