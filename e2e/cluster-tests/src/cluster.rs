@@ -97,6 +97,11 @@ impl Cluster {
         self.runtime.block_on(task)?.context("the API server does not answer")?
     }
 
+    /// Has a future go on beside everything else, for as long as it lasts.
+    pub fn follow(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(future);
+    }
+
     /// Does something where phones live: what it starts, and the sockets it opens, are outside the cluster.
     pub fn outside<T: Send>(&self, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let Some(network) = &self.network else { return act() };

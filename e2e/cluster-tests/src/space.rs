@@ -287,10 +287,15 @@ impl Space {
         let mut sum = 0;
         for pod in self.pods(component)?.iter().filter(|pod| pod.is_ready_pod()) {
             let path = format!("/api/v1/namespaces/{}/pods/{}:9090/proxy/metrics", self.namespace, pod.name());
-            let (client, request) = (self.cluster.client.clone(), http::Request::get(path).body(Vec::new())?);
-            sum += metric_sum(&self.cluster.run(async move { Ok(client.request_text(request).await?) })?, metric);
+            sum += metric_sum(&self.raw(&path)?, metric);
         }
         Ok(sum)
+    }
+
+    /// What the API server answers to a GET of this path.
+    pub fn raw(&self, path: &str) -> Result<String> {
+        let (client, request) = (self.cluster.client.clone(), http::Request::get(path).body(Vec::new())?);
+        self.cluster.run(async move { Ok(client.request_text(request).await?) })
     }
 
     /// Waits until every Deployment and DaemonSet of the installation has all its pods, of its newest template.

@@ -106,14 +106,15 @@ pub(super) fn join(pbx: &Installation, pod: &mut Value) {
             {"name": "keepalived", "mountPath": FOLDER, "readOnly": true},
             {"name": "run-keepalived", "mountPath": "/run/keepalived"},
         ],
-        // It sends raw packets and sets addresses of the node.
+        // It sends raw packets and sets addresses of the node. Before it runs its probe it drops groups, and where it may not
+        // it takes the probe for passed.
         "securityContext": {
             "runAsNonRoot": false,
             "runAsUser": 0,
             "runAsGroup": 0,
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_BROADCAST", "NET_RAW"]},
+            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_BROADCAST", "NET_RAW", "SETGID"]},
         },
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
     });

@@ -87,6 +87,7 @@ fn another_holds(space: &Space, held: &Object) -> Result<()> {
 #[test]
 fn another_node_has_the_address_within_three_seconds() -> Result<()> {
     Space::test("virtual-ip", |space| {
+        let space = &*space;
         let address = free_address(space)?;
         let spec = format!("pbx: {{spec: {{virtualIP: {{addresses: [\"{address}/24\"], interface: eth0}}}}}}");
         space.install(&[spec])?;
@@ -105,6 +106,12 @@ fn another_node_has_the_address_within_three_seconds() -> Result<()> {
             space.signal(&held, "CONT")?;
             moved?;
             space.settled(Duration::from_secs(60))?;
+        }
+        // With the node go a relay and a router.
+        let held = holder(space)?;
+        for service in ["media", "router"] {
+            let there = space.pods(service)?.iter().any(|pod| node(pod) == node(&held));
+            ensure!(there, "no {service} runs on {}", node(&held));
         }
         let verb = |verb: &'static str| move |pod: &Object| space.cluster.verb(verb, &[node(pod)]).map(drop);
         befalls(space, server, "node cut off", Then::Moves, MOVED, verb("cut"), verb("join"))
