@@ -20,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 const RATE: u32 = 8000;
 /// Samples of a packet of 20 ms.
 const FRAME: usize = 160;
+const FRAME_TIME: Duration = Duration::from_millis(20);
 /// How much is kept to hear a tone in: the last two seconds.
 const HEARD: usize = 2 * RATE as usize;
 /// How much `--record` keeps at most: an hour.
@@ -68,9 +69,9 @@ pub(crate) struct AudioReport {
     pub packets_received: u64,
     pub packets_lost: i64,
     pub jitter_ms: f64,
-    /// The longest time without a packet between the first and the last.
+    /// The longest time without a packet between the first and the end.
     pub longest_gap_ms: f64,
-    /// The strongest tone of the last two seconds, if most of the power is in it.
+    /// The strongest tone of the last two seconds before the end, if most of the power is in it; what did not come is silence.
     pub tone_hz: Option<f64>,
 }
 
@@ -98,14 +99,16 @@ impl Audio {
         let (order, orders) = watch::channel(Order::Wait);
         tokio::spawn(async move {
             let mut heard = Heard::new(record.is_some());
-            let sent = talk(&socket, play, orders, &mut heard).await;
+            let clock = runtime::Clock::new();
+            let sent = talk(&socket, play, orders, &mut heard, &clock).await;
+            let report = heard.report(sent, clock.now().mono);
             if let Some(path) = record
                 && let Err(error) = write_wav(&path, &heard.recording)
             {
                 eprintln!("kubepbx phone: {}: {error:#}", path.display());
             }
             // The phone may be gone already; then nobody asks.
-            _ = finished.send((call, heard.report(sent))).await;
+            _ = finished.send((call, report)).await;
         });
         Self { order }
     }
@@ -123,11 +126,16 @@ impl Audio {
 }
 
 /// Sends and receives until told to stop; returns how many packets were sent.
-async fn talk(socket: &UdpSocket, play: Option<Play>, mut orders: watch::Receiver<Order>, heard: &mut Heard) -> u64 {
+async fn talk(
+    socket: &UdpSocket,
+    play: Option<Play>,
+    mut orders: watch::Receiver<Order>,
+    heard: &mut Heard,
+    clock: &runtime::Clock,
+) -> u64 {
     let mut frames = Frames::new(play);
     let mut rng = runtime::entropy();
     let mut sender = Sender::new(rng.random(), rng.random(), rng.random());
-    let clock = runtime::Clock::new();
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut order = Order::Wait;
@@ -241,14 +249,19 @@ impl Heard {
         }
     }
 
-    fn report(&self, packets_sent: u64) -> AudioReport {
+    /// What was heard until now, the end.
+    fn report(&mut self, packets_sent: u64, now: Duration) -> AudioReport {
+        let silent = now.saturating_sub(self.last.unwrap_or(now));
+        // A packet is a frame late at its best.
+        let missing = silent.saturating_sub(FRAME_TIME).as_millis() as usize * RATE as usize / 1000;
+        self.recent.resize(self.recent.len() + missing.min(HEARD), 0);
         let recent = &self.recent[self.recent.len().saturating_sub(HEARD)..];
         AudioReport {
             packets_sent,
             packets_received: self.received + self.stream.received(),
             packets_lost: self.lost + self.stream.lost(),
             jitter_ms: self.stream.jitter_time().as_secs_f64() * 1000.0,
-            longest_gap_ms: self.gap.as_secs_f64() * 1000.0,
+            longest_gap_ms: self.gap.max(silent).as_secs_f64() * 1000.0,
             tone_hz: strongest(recent, RATE).filter(|t| t.share > 0.5 && t.level > 100.0).map(|t| t.hz),
         }
     }
@@ -277,6 +290,25 @@ mod tests {
         samples.iter().for_each(|s| writer.write_sample(*s).unwrap());
         writer.finalize().unwrap();
         path.display().to_string()
+    }
+
+    /// A tone for `seconds`, and what is reported when nothing more came for `silent` seconds.
+    fn heard(seconds: usize, silent: f64) -> AudioReport {
+        let (mut heard, mut tone) = (Heard::new(false), Generator::new(&[440.0], RATE, 8000));
+        let mut sender = Sender::new(1, 2, 3);
+        for n in 0..seconds * 50 {
+            let packet = sender.next(0, &Law::Mu.encode(&tone.samples(FRAME)), FRAME as u32);
+            heard.receive(&Packet::parse(&packet).unwrap(), FRAME_TIME * n as u32);
+        }
+        heard.report(0, FRAME_TIME * (seconds * 50 - 1) as u32 + Duration::from_secs_f64(silent))
+    }
+
+    #[test]
+    fn silence_to_the_end_is_a_gap_and_no_tone() {
+        let to_the_end = heard(5, 0.02);
+        assert!(to_the_end.longest_gap_ms < 21.0 && to_the_end.tone_hz.is_some_and(|hz| (hz - 440.0).abs() < 5.0));
+        let fell_silent = heard(5, 3.0);
+        assert!(fell_silent.longest_gap_ms > 2999.0 && fell_silent.tone_hz.is_none());
     }
 
     #[test]
