@@ -28,7 +28,7 @@ use rand::RngCore;
 use sip::transaction::{ClientId, Timers, Transactions};
 use sip::{Message, ParseError};
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// One end of a hop.
@@ -215,6 +215,8 @@ pub struct Core {
     /// The peers of the last look.
     peers: Vec<ProcessId>,
     turns: HashMap<String, u64>,
+    /// Whether this machine has an address, and until when that is taken for known.
+    here: HashMap<IpAddr, (bool, Duration)>,
     counters: Counters,
     out: VecDeque<Output>,
 }
@@ -240,6 +242,7 @@ impl Core {
             probes: Probes::default(),
             peers: Vec::new(),
             turns: HashMap::new(),
+            here: HashMap::new(),
             counters: Counters::default(),
             out: VecDeque::new(),
             limits,

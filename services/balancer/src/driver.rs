@@ -15,6 +15,8 @@ use anyhow::Context as _;
 use contract::Transport;
 use contract::config::{BalancerEntry, Snapshot, Version};
 use contract::peers::Peer;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
 use runtime::transport::tcp::{Tcp, TcpEvent};
 use runtime::transport::udp::{UdpOptions, UdpShard};
 use runtime::{Deps, Metrics, Running};
@@ -186,5 +188,26 @@ impl Routes for SystemRoutes {
         let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
         socket.connect((remote, 9)).ok()?;
         socket.local_addr().ok().map(|a| a.ip())
+    }
+
+    /// Any address of loopback, or one that an interface has. Where the system does not tell, it has it.
+    fn has(&self, address: IpAddr) -> bool {
+        let is = |storage: SockaddrStorage| {
+            let v4 = storage.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+            v4.or_else(|| storage.as_sockaddr_in6().map(|a| a.ip().into())) == Some(address)
+        };
+        address.is_loopback() || getifaddrs().map_or(true, |mut all| all.any(|i| i.address.is_some_and(is)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_this_machine_has() {
+        for (address, has) in [("127.0.0.1", true), ("127.9.8.7", true), ("192.0.2.1", false)] {
+            assert_eq!(SystemRoutes.has(address.parse().unwrap()), has, "{address}");
+        }
     }
 }

@@ -12,6 +12,11 @@ pub const DEFAULT_PORT: u16 = 5060;
 pub trait Routes {
     /// The address that the system would send from; `None` without a route.
     fn local_for(&self, remote: IpAddr) -> Option<IpAddr>;
+
+    /// True if this machine has this address now: a virtual one is bound before it comes, and after it went.
+    fn has(&self, _address: IpAddr) -> bool {
+        true
+    }
 }
 
 /// No routes are known: for listeners that are bound to one address each.
@@ -71,7 +76,7 @@ impl Listeners {
         addr == local || self.list.iter().any(|(_, l)| *l == addr)
     }
 
-    /// True if a process with these listeners can send on a UDP flow: it holds the flow's local address.
+    /// True if a process with these listeners can send on a UDP flow, where the machine has the flow's local address.
     pub fn holds(&self, flow: &Flow) -> bool {
         self.list.iter().any(|(transport, addr)| {
             *transport == flow.transport

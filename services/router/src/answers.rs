@@ -52,7 +52,8 @@ impl Core {
         }
     }
 
-    /// A message did not reach its process. A request of ours is as good as unanswered; a response is asked for again.
+    /// A message did not reach its process. A request of ours goes another way, or is as good as unanswered; a response is
+    /// asked for again.
     pub(crate) fn unsent(&mut self, turn: &mut Turn<'_>, bytes: &Bytes) {
         let Ok(message) = Message::parse_stream(bytes) else { return };
         let method = message.method();
@@ -63,8 +64,8 @@ impl Core {
             return;
         }
         let found = self.clients.keys().copied().find(|id| self.transactions.client_request(*id) == Some(bytes));
-        if let Some(id) = found {
-            self.transactions.transport_error(id, turn.now.mono);
+        if let Some((id, hop)) = found.and_then(|id| Some((id, *self.transactions.client_hop(id)?))) {
+            self.unreached(turn, id, hop);
         }
     }
 

@@ -2,6 +2,7 @@
 //! none is left, and come back by [`Core::deadline`]. Time and entropy are arguments; it never waits.
 
 use crate::Limits;
+use crate::astray::{Astray, Attempts};
 use crate::bridge::{Bridge, BridgeKey};
 use crate::call::{Call, CallKey};
 use crate::elsewhere::first_sender;
@@ -66,6 +67,9 @@ impl Turn<'_> {
         format!("SIP/2.0/TCP {};branch=z9hG4bK{branch}", hop::host(Service::Router, self.view.me))
     }
 }
+
+/// What a balancer answers that does not have the flow (RFC 5626 11.5).
+const FLOW_FAILED: u16 = 430;
 
 /// What a request of ours is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +184,8 @@ pub struct Counters {
     pub lost: u64,
     /// Requests passed on to the router that has their leg.
     pub forwarded: u64,
+    /// Requests sent by another balancer, since one was not reached or had no way to the phone.
+    pub astray: u64,
     /// Messages that could not be read or belonged to nothing.
     pub dropped: u64,
 }
@@ -219,6 +225,10 @@ pub struct Core {
     /// INVITEs being served.
     pub(crate) servers: HashMap<ServerId, LegKey>,
     pub(crate) clients: HashMap<ClientId, Client>,
+    /// Of requests that did not get outside at first.
+    pub(crate) attempts: BTreeMap<ClientId, Attempts>,
+    /// Requests that wait for a way outside.
+    pub(crate) astray: BTreeMap<u64, Astray>,
     pub(crate) asks: BTreeMap<AskId, Then>,
     /// What relays were asked that another relay may be asked instead.
     pub(crate) commands: BTreeMap<AskId, (ProcessId, Command)>,
@@ -248,6 +258,8 @@ impl Core {
             ids: BTreeMap::new(),
             servers: HashMap::new(),
             clients: HashMap::new(),
+            attempts: BTreeMap::new(),
+            astray: BTreeMap::new(),
             asks: BTreeMap::new(),
             commands: BTreeMap::new(),
             refused: VecDeque::new(),
@@ -323,6 +335,8 @@ impl Core {
                 + self.ids.len()
                 + self.servers.len()
                 + self.clients.len()
+                + self.attempts.len()
+                + self.astray.len()
                 + self.takeover.parked.len(),
         }
     }
@@ -386,6 +400,7 @@ impl Core {
                 Some(Timer::Probe(relay)) => self.probe(turn, relay),
                 Some(Timer::Move(call)) => self.move_again(turn, call),
                 Some(Timer::Leave(call)) => self.leave_former(call),
+                Some(Timer::Astray(number)) => self.try_again(turn, number),
                 None => break,
             }
         }
@@ -418,7 +433,11 @@ impl Core {
 
     /// Takes a message that belongs here, or nowhere.
     pub(crate) fn receive(&mut self, turn: &mut Turn<'_>, message: &Message<'_>, inside: &Inside) {
+        // Read before the answer ends its transaction.
+        let failed = if message.status() == Some(FLOW_FAILED) { self.sent_for(message) } else { None };
         match self.transactions.receive(message, &inside.bytes, inside.from, true, turn.now.mono) {
+            Received::Response(client)
+                if failed.is_some_and(|(request, hop)| self.astray(turn, client, &request, hop)) => {}
             Received::Request(server) => self.request(turn, message, server, inside),
             Received::Cancel { cancel, invite } => self.cancelled(turn, cancel, invite),
             Received::Ack2xx => self.acknowledged(turn, message),
@@ -533,6 +552,7 @@ impl Core {
     /// Forgets what a finished request of ours was for.
     pub(crate) fn close(&mut self, id: ClientId) -> Option<Client> {
         let client = self.clients.remove(&id)?;
+        self.attempts.remove(&id);
         let leg = match client {
             Client::Change(leg) | Client::Bye(leg) | Client::Cancel(leg) | Client::Info { to: leg, .. } => leg,
             Client::Invite(leg) => {

@@ -352,6 +352,7 @@ impl Driver {
             ("taken_over", old.adopted, new.adopted),
             ("lost", old.lost, new.lost),
             ("forwarded", old.forwarded, new.forwarded),
+            ("astray", old.astray, new.astray),
             ("dropped", old.dropped, new.dropped),
         ] {
             if new > old {

@@ -112,6 +112,15 @@ pub(crate) fn next_hop(view: &View<'_>, routes: &[String], target: &str, key: &s
     named.filter(|p| view.peers.get(*p).is_some()).or_else(|| view.peers.choose(Service::Balancer, key.as_bytes()))
 }
 
+/// True if requests along these routes leave by a flow of a balancer.
+pub(crate) fn is_outside(view: &View<'_>, routes: &[String]) -> bool {
+    let flow = |route: &String| {
+        let address = NameAddr::parse(route).ok()?;
+        Flow::from_token(address.uri_parsed().ok()?.user?, view.keys)
+    };
+    routes.first().and_then(flow).is_some()
+}
+
 /// A caller as `callerId` states it: display name (unquoted) and number.
 pub(crate) fn caller_id(text: &str) -> (Option<String>, Option<String>) {
     let text = text.trim();

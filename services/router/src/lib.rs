@@ -5,6 +5,7 @@
 
 mod adopt;
 mod answers;
+mod astray;
 mod auth;
 mod bridge;
 mod call;

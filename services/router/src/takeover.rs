@@ -197,6 +197,7 @@ impl Core {
         }
         self.refill(turn);
         self.seek_again(turn);
+        self.leave_the_gone(turn);
     }
 
     /// True if a process owns its records no more: it is no peer, and would have been seen as one.

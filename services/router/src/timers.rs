@@ -25,6 +25,8 @@ pub(crate) enum Timer {
     Move(CallKey),
     /// A call's former relay is told that it is not needed any more.
     Leave(CallKey),
+    /// A request that did not get outside is tried again.
+    Astray(u64),
 }
 
 impl Timer {

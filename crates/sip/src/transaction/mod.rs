@@ -159,6 +159,12 @@ impl<H: Clone + PartialEq> Transactions<H> {
             && self.servers.contains_key(self.scratch.as_str())
     }
 
+    /// The client transaction that this response belongs to, if it is here: before the response ends it.
+    pub fn client_of(&mut self, response: &Message<'_>) -> Option<ClientId> {
+        key::client_key(response, &mut self.scratch)?;
+        self.clients.get(self.scratch.as_str()).map(|id| ClientId(*id))
+    }
+
     fn receive_response(&mut self, status: u16, msg: &Message<'_>, now: Duration) -> Received {
         if key::client_key(msg, &mut self.scratch).is_none() {
             return Received::Invalid;

@@ -15,9 +15,15 @@ use contract::{Flow, ProcessId, Service, Transport, hop, rendezvous};
 use sip::edit::Edit;
 use sip::transaction::ServerId;
 use sip::{Message, Method, Name};
+use std::net::IpAddr;
+use std::time::Duration;
 
 /// What a request without Max-Forwards gets (RFC 3261 16.6 item 3).
 const MAX_FORWARDS: u64 = 70;
+/// So long it is taken for known whether this machine has an address.
+const HERE: Duration = Duration::from_millis(100);
+/// Addresses of which that is remembered.
+const ADDRESSES: usize = 64;
 /// At the end of our Via in an ACK that went to a second process.
 const MOVED: &str = ";moved";
 
@@ -115,12 +121,28 @@ impl Core {
             }
             Goal::Flow(flow) => {
                 let reach = match flow.transport {
-                    Transport::Udp => self.listeners.holds(flow),
+                    Transport::Udp => self.listeners.holds(flow) && self.is_here(turn, flow.local.ip()),
                     Transport::Tcp => flow.connection == 0 || flow.process == self.me.process,
                 };
                 (reach && tried.is_empty()).then_some((Hop::Outside(*flow), 0))
             }
         }
+    }
+
+    /// True if this machine has an address; asked of the system now and then.
+    fn is_here(&mut self, turn: &Turn<'_>, address: IpAddr) -> bool {
+        let now = turn.now.mono;
+        if let Some((here, until)) = self.here.get(&address)
+            && now < *until
+        {
+            return *here;
+        }
+        if self.here.len() >= ADDRESSES {
+            self.here.clear();
+        }
+        let here = turn.view.routes.has(address);
+        self.here.insert(address, (here, now + HERE));
+        here
     }
 
     /// Ids of the destinations of a set that are up and were not tried.

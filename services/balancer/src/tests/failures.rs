@@ -99,6 +99,19 @@ fn flows_that_cannot_be_sent_on_fail() {
 }
 
 #[test]
+fn a_virtual_address_is_sent_from_only_while_this_machine_has_it() {
+    let mut rig = Rig::plain();
+    let mut asked = 0;
+    for (bare, want) in [(false, 100), (true, 430), (false, 100)] {
+        rig.machine.bare = bare;
+        rig.now = rig.now.plus(Duration::from_millis(100));
+        asked += 1;
+        let out = rig.inside(ROUTER, to_flow(&udp(PHONE), &format!("v{asked}")));
+        assert_eq!((inside_statuses(&out), to_outside(&out).len()), (vec![want], usize::from(want == 100)));
+    }
+}
+
+#[test]
 fn a_connection_that_ends_fails_what_went_out_on_it() {
     for how in 0..2 {
         let mut rig = Rig::plain();

@@ -9,7 +9,7 @@ mod trust;
 mod world;
 
 use crate::core::{Core, Hop, Input, Limits, Output, View};
-use crate::listen::{Listeners, NoRoutes};
+use crate::listen::{Listeners, Routes};
 use crate::token::branch::Owner;
 use bytes::Bytes;
 use contract::config::{BalancerEntry, PbxEntry, Snapshot, Version};
@@ -20,7 +20,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use sip::{Message, Name};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,8 +54,25 @@ fn snapshot(entries: Vec<BalancerEntry>) -> Snapshot<BalancerEntry> {
     Snapshot { version: Version { epoch: 1, n: 1, hash: 1 }, entries }
 }
 
+/// A machine that may have lost its addresses.
+#[derive(Default)]
+struct Machine {
+    bare: bool,
+}
+
+impl Routes for Machine {
+    fn local_for(&self, _: IpAddr) -> Option<IpAddr> {
+        None
+    }
+
+    fn has(&self, _: IpAddr) -> bool {
+        !self.bare
+    }
+}
+
 /// One core with all around it, driven by hand.
 struct Rig {
+    machine: Machine,
     core: Core,
     peers: Peers,
     snapshot: Option<Snapshot<BalancerEntry>>,
@@ -74,6 +91,7 @@ impl Rig {
             (Service::Registrar, REGISTRAR),
         ];
         Self {
+            machine: Machine::default(),
             core: Core::new(owner, listeners, Limits::default()),
             peers: Peers(all.map(|(s, p)| Peer::new(s, p)).to_vec()),
             snapshot: Some(snapshot(entries)),
@@ -88,7 +106,7 @@ impl Rig {
 
     fn handle(&mut self, input: Input) -> Vec<Output> {
         let keys = keys();
-        let view = View { snapshot: self.snapshot.as_ref(), peers: &self.peers, keys: &keys, routes: &NoRoutes };
+        let view = View { snapshot: self.snapshot.as_ref(), peers: &self.peers, keys: &keys, routes: &self.machine };
         self.core.handle(&view, input, self.now, &mut self.rng);
         std::iter::from_fn(|| self.core.poll()).collect()
     }

@@ -1,6 +1,7 @@
 //! Whole calls in virtual time: the core between phones, a store and a relay that the test plays.
 
 mod answers;
+mod astray;
 mod basic;
 mod changes;
 mod conference;
