@@ -32,6 +32,9 @@ pub struct Namespace {
     named: BTreeMap<String, BTreeSet<ResourceId>>,
     queue: BTreeSet<ResourceId>,
     values: BTreeMap<String, Option<Values>>,
+    /// Where balancers are reached, and whether the compiler is to be told.
+    hosts: BTreeSet<String>,
+    hosts_changed: bool,
     compiler: Option<Compiler>,
     /// Whether the compiler has been told of everything once.
     begun: bool,
@@ -126,11 +129,18 @@ impl Namespace {
         }
     }
 
+    /// Where balancers are reached now.
+    pub fn reached_at(&mut self, hosts: BTreeSet<String>) {
+        self.hosts_changed |= self.hosts != hosts;
+        self.hosts = hosts;
+    }
+
     /// Begins with a new compiler, whose versions are of this epoch.
     pub fn begin(&mut self, epoch: u64, held: Held) {
         self.compiler = Some(Compiler::new(epoch, held));
         self.begun = false;
         self.values.clear();
+        self.hosts_changed = true;
         self.secrets.forget();
         self.queue = self.resources.keys().cloned().collect();
     }
@@ -139,12 +149,13 @@ impl Namespace {
     pub fn end(&mut self) {
         self.compiler = None;
         self.values.clear();
+        self.hosts_changed = false;
         self.queue.clear();
     }
 
     /// How many changes wait.
     pub fn waiting(&self) -> usize {
-        self.queue.len() + self.values.len()
+        self.queue.len() + self.values.len() + usize::from(self.hosts_changed)
     }
 
     /// Compiles what may be compiled now; `None` if that is nothing. All watchers must have told of everything.
@@ -168,6 +179,7 @@ impl Namespace {
                 None => Change::SecretGone { name },
             })
             .collect();
+        changes.extend(std::mem::take(&mut self.hosts_changed).then(|| Change::Hosts(self.hosts.clone())));
         changes.extend(ready.into_iter().map(|id| match self.resources.get(&id) {
             Some(known) => Change::Put(known.resource.clone()),
             None => Change::Delete(id),
@@ -349,6 +361,32 @@ mod tests {
     }
 
     #[test]
+    fn where_balancers_are_reached_is_told_when_it_changes_and_to_each_compiler() {
+        let mut namespace = Namespace::default();
+        let mut known = pbx("main", 100);
+        let Spec::Pbx(spec) = known.resource.spec.as_mut() else { panic!() };
+        spec.domains = vec!["pbx.example.org".into()];
+        namespace.put(known);
+        let hosts = |namespace: &Namespace| match namespace.compiler().unwrap().registrar().entries["Pbx/main"].as_ref()
+        {
+            contract::config::RegistrarEntry::Pbx(pbx) => pbx.hosts.clone(),
+            other => panic!("{other:?}"),
+        };
+        let at = |host: &str| BTreeSet::from([host.to_owned()]);
+        namespace.reached_at(at("192.0.2.7"));
+        for epoch in [1, 2] {
+            namespace.begin(epoch, Held::default());
+            namespace.compile();
+            assert_eq!(hosts(&namespace), ["192.0.2.7"]);
+        }
+        namespace.reached_at(at("192.0.2.7"));
+        assert!(namespace.compile().is_none());
+        namespace.reached_at(at("192.0.2.8"));
+        assert!(namespace.compile().is_some_and(|delta| delta.registrar.is_some() && delta.router.is_none()));
+        assert_eq!(hosts(&namespace), ["192.0.2.8"]);
+    }
+
+    #[test]
     fn the_place_of_the_pbx_is_one_and_a_new_leader_begins_with_everything() {
         let mut namespace = Namespace::default();
         namespace.put(pbx("young", 200));
@@ -361,7 +399,8 @@ mod tests {
         namespace.end();
         assert_eq!((name(&namespace), namespace.waiting()), (None, 0));
         namespace.begin(2, Held::default());
-        assert_eq!(namespace.waiting(), 2);
+        // Both, and where balancers are reached.
+        assert_eq!(namespace.waiting(), 3);
         namespace.compile();
         assert_eq!(name(&namespace), Some(("old".into(), State::Live)));
     }

@@ -6,7 +6,7 @@ use contract::config::{self, DeltaError, Version};
 use runtime::source::{MemorySource, Sources};
 use runtime::stream::registry::{Acks, Registry};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -96,6 +96,11 @@ impl Publisher {
             (Service::Conference, sources.conference.version()),
         ]
         .into()
+    }
+
+    /// Which pods of a namespace are to take nothing new; no others are.
+    pub fn drain(&self, namespace: &str, pods: BTreeSet<String>) {
+        self.registry.drain(namespace, pods);
     }
 
     /// A pod is gone, and with it what it had.

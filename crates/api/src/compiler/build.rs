@@ -75,7 +75,7 @@ pub(super) fn candidate(resource: &Resource, secrets: &Secrets, realm: &str) -> 
 
 /// What a `Pbx` compiles to.
 pub(super) fn pbx_entries(spec: &PbxSpec) -> Entries {
-    let pbx = PbxEntry { domains: spec.domains.clone(), realm: spec.realm.clone() };
+    let pbx = PbxEntry { domains: spec.domains.clone(), realm: spec.realm.clone(), hosts: Vec::new() };
     let seconds = |duration: crate::Duration| u32::try_from(duration.get().as_secs()).unwrap_or(u32::MAX).max(1);
     Entries {
         balancer: Some(BalancerEntry::Pbx(pbx.clone())),

@@ -1,6 +1,6 @@
 //! What a resource compiles to, and where the entries of all resources come together for one kind of service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use contract::config::{
@@ -30,6 +30,18 @@ impl Entries {
             Some(RegistrarEntry::Pbx(pbx)) => Some(&pbx.realm),
             _ => None,
         }
+    }
+}
+
+impl Entries {
+    /// With the hosts at which balancers are reached. Without domains every host is ours, and none is told.
+    pub(super) fn reached_at(mut self, hosts: &BTreeSet<String>) -> Self {
+        if let Some(RegistrarEntry::Pbx(pbx)) = &mut self.registrar
+            && !pbx.domains.is_empty()
+        {
+            pbx.hosts = hosts.iter().cloned().collect();
+        }
+        self
     }
 }
 

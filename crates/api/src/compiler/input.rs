@@ -1,6 +1,6 @@
 //! What the compiler takes in: plain types, filled by the operator or by a folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -109,4 +109,6 @@ pub enum Change {
         /// The Secret's name.
         name: String,
     },
+    /// A fact: where the balancers are reached now, as hosts without ports. None until it is said.
+    Hosts(BTreeSet<String>),
 }

@@ -118,6 +118,8 @@ pub struct Compiler {
     /// Who refers to a Secret, a context or an endpoint.
     referring: BTreeMap<build::Ref, BTreeSet<ResourceId>>,
     realm: String,
+    /// Where the balancers are reached.
+    hosts: BTreeSet<String>,
     balancer: Outlet<BalancerEntry>,
     registrar: Outlet<RegistrarEntry>,
     router: Outlet<RouterEntry>,
@@ -142,6 +144,7 @@ impl Compiler {
             filed: BTreeMap::new(),
             referring: BTreeMap::new(),
             realm: PbxSpec::default().realm,
+            hosts: BTreeSet::new(),
             balancer: Outlet::new(epoch),
             registrar: Outlet::new(epoch),
             router: Outlet::new(epoch),
@@ -201,6 +204,8 @@ impl Compiler {
                 self.secrets.remove(&name);
                 dirty.extend(self.referring.get(&build::Ref::Secret(name)).into_iter().flatten().cloned());
             }
+            // It joins what is live when that is published.
+            Change::Hosts(hosts) => self.hosts = hosts,
         }
     }
 
@@ -321,12 +326,14 @@ impl Compiler {
 
     /// Brings the outlets to what is live, for the resources touched.
     fn publish(&mut self, touched: &BTreeSet<ResourceId>, restored: &BTreeSet<ResourceId>, delta: &mut Delta) {
-        for id in touched.iter().chain(restored) {
+        // Where balancers are reached may have changed without it.
+        let pbx = self.live.keys().find(|id| id.kind == Kind::Pbx).cloned();
+        for id in touched.iter().chain(restored).chain(&pbx) {
             let entries = self.live.get(id).and_then(|live| live.entries.as_ref());
-            self.set(&id.to_string(), entries.cloned());
+            self.set(&id.to_string(), entries.cloned().map(|entries| entries.reached_at(&self.hosts)));
         }
         // Without a Pbx the defaults hold, and services need not know that there is none.
-        let implicit = !self.live.keys().any(|id| id.kind == Kind::Pbx);
+        let implicit = pbx.is_none();
         self.set(IMPLICIT, implicit.then(|| build::pbx_entries(&PbxSpec::default())));
         delta.balancer = self.balancer.delta();
         delta.registrar = self.registrar.delta();
