@@ -29,7 +29,7 @@ pub struct Namespace {
     /// Which resources refer to a Secret.
     refer: BTreeMap<String, BTreeSet<ResourceId>>,
     /// Endpoints by the names that they register as.
-    named: BTreeMap<String, BTreeSet<ResourceId>>,
+    named: BTreeMap<String, Vec<ResourceId>>,
     queue: BTreeSet<ResourceId>,
     values: BTreeMap<String, Option<Values>>,
     /// Where balancers are reached, and whether the compiler is to be told.
@@ -64,7 +64,12 @@ impl Namespace {
                 self.unname(&name, &id);
             }
             if let Some(name) = endpoint(&known.resource) {
-                self.named.entry(name.to_owned()).or_default().insert(id.clone());
+                let who = self.named.entry(name.to_owned()).or_default();
+                if !who.contains(&id) {
+                    // Mostly it is the only one.
+                    who.reserve_exact(1);
+                    who.push(id.clone());
+                }
             }
         }
         self.resources.insert(id.clone(), known);
@@ -89,7 +94,7 @@ impl Namespace {
 
     fn unname(&mut self, name: &str, id: &ResourceId) {
         let Some(who) = self.named.get_mut(name) else { return };
-        who.remove(id);
+        who.retain(|other| other != id);
         if who.is_empty() {
             self.named.remove(name);
         }
@@ -254,11 +259,12 @@ mod tests {
     use super::*;
     use api::SecretValue;
     use serde_json::json;
+    use std::sync::Arc;
 
     fn phone(name: &str, generation: i64, secret: &str) -> Known {
         let spec = json!({"context": "x", "auth": {"username": name,
             "passwordSecretRef": {"name": secret, "key": name}}});
-        let spec = Box::new(Spec::Endpoint(serde_json::from_value(spec).unwrap()));
+        let spec = Arc::new(Spec::Endpoint(serde_json::from_value(spec).unwrap()));
         let resource = Resource { name: name.into(), generation, created: None, spec };
         Known {
             resource,
@@ -271,7 +277,7 @@ mod tests {
 
     fn pbx(name: &str, created: u64) -> Known {
         let created = Some(std::time::Duration::from_secs(created));
-        let spec = Box::new(Spec::Pbx(api::PbxSpec::default()));
+        let spec = Arc::new(Spec::Pbx(api::PbxSpec::default()));
         let resource = Resource { name: name.into(), generation: 1, created, spec };
         Known { resource, uid: name.into(), version: 1, conditions: Vec::new(), observed: Default::default() }
     }
@@ -364,7 +370,7 @@ mod tests {
     fn where_balancers_are_reached_is_told_when_it_changes_and_to_each_compiler() {
         let mut namespace = Namespace::default();
         let mut known = pbx("main", 100);
-        let Spec::Pbx(spec) = known.resource.spec.as_mut() else { panic!() };
+        let Spec::Pbx(spec) = Arc::make_mut(&mut known.resource.spec) else { panic!() };
         spec.domains = vec!["pbx.example.org".into()];
         namespace.put(known);
         let hosts = |namespace: &Namespace| match namespace.compiler().unwrap().registrar().entries["Pbx/main"].as_ref()

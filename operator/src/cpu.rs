@@ -119,9 +119,12 @@ mod tests {
     async fn a_cluster_without_metrics_says_so_and_other_errors_are_the_servers_words() {
         let (used, _) = asked("404 Not Found", "text/plain; charset=utf-8", "404 page not found\n").await;
         assert_eq!(used.unwrap_err(), "the cluster has no metrics.k8s.io, such as metrics-server");
-        let status = r#"{"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "the server is currently unable to handle the request (get pods.metrics.k8s.io)", "reason": "ServiceUnavailable", "code": 503}"#;
-        let (used, _) = asked("503 Service Unavailable", "application/json", status).await;
+        let message = r#"pods.metrics.k8s.io is forbidden: User \"x\" cannot list resource \"pods\""#;
+        let status = format!(
+            r#"{{"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "{message}", "reason": "Forbidden", "code": 403}}"#
+        );
+        let (used, _) = asked("403 Forbidden", "application/json", &status).await;
         let said = used.unwrap_err();
-        assert!(said.contains("unable to handle the request"), "{said}");
+        assert!(said.starts_with("pods.metrics.k8s.io is forbidden"), "{said}");
     }
 }

@@ -125,7 +125,7 @@ mod tests {
 
     fn pbx(name: &str, realm: &str) -> Change {
         let spec = PbxSpec { realm: realm.into(), ..PbxSpec::default() };
-        let spec = Box::new(Spec::Pbx(spec));
+        let spec = Arc::new(Spec::Pbx(spec));
         Change::Put(Resource { name: name.into(), generation: 1, created: None, spec })
     }
 

@@ -25,7 +25,7 @@ fn installation(spec: Value) -> Installation {
         api::manifests::Content::Resource(resource) => Some(resource),
         _ => None,
     });
-    let api::Spec::Pbx(spec) = *resource.unwrap().spec else { panic!("no Pbx") };
+    let api::Spec::Pbx(spec) = resource.unwrap().spec.as_ref().clone() else { panic!("no Pbx") };
     let node = |last: u8| IpAddr::from([10, 89, 0, last]);
     Installation {
         namespace: "phones".into(),

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{self as core, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{DynamicObject, PartialObjectMeta};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The label that names the Pbx.
@@ -29,7 +30,7 @@ pub(super) fn resource(kind: Kind, raw: Raw) -> Option<(Key, Fact)> {
         Kind::Dispatcher => serde_json::from_value(spec).map(Spec::Dispatcher),
     };
     let spec = match spec {
-        Ok(spec) => Box::new(spec),
+        Ok(spec) => Arc::new(spec),
         Err(error) => return Some((key, Fact::Unreadable(error.to_string()))),
     };
     let created = metadata.creation_timestamp.as_ref().and_then(since_epoch);

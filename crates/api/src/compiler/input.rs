@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -61,7 +62,7 @@ pub struct Resource {
     /// metadata.creationTimestamp since the UNIX epoch; none in a folder, where nothing is older than another.
     pub created: Option<Duration>,
     /// Its spec.
-    pub spec: Box<Spec>,
+    pub spec: Arc<Spec>,
 }
 
 impl Resource {

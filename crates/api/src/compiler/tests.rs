@@ -20,7 +20,7 @@ fn endpoint(name: &str, username: &str, context: &str, secret: &str) -> Resource
         identify_by: vec![crate::IdentifyBy::Username],
         trust_id_inbound: false,
     };
-    Resource { name: name.into(), generation: 1, created: None, spec: Box::new(Spec::Endpoint(spec)) }
+    Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(Spec::Endpoint(spec)) }
 }
 
 fn context(name: &str, own: Option<&str>, pattern: &str) -> Resource {
@@ -30,7 +30,7 @@ fn context(name: &str, own: Option<&str>, pattern: &str) -> Resource {
         includes: vec![],
         extensions: vec![Extension { pattern: pattern.into(), steps }],
     };
-    Resource { name: name.into(), generation: 1, created: None, spec: Box::new(Spec::Dialplan(spec)) }
+    Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(Spec::Dialplan(spec)) }
 }
 
 fn dispatcher(name: &str, pattern: &str) -> Resource {
@@ -42,12 +42,12 @@ fn dispatcher(name: &str, pattern: &str) -> Resource {
         unavailable: crate::Unavailable::default(),
         matches: Some(Match { extensions: vec![pattern.into()] }),
     };
-    Resource { name: name.into(), generation: 1, created: None, spec: Box::new(Spec::Dispatcher(spec)) }
+    Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(Spec::Dispatcher(spec)) }
 }
 
 fn pbx(name: &str, realm: &str) -> Resource {
     let spec = PbxSpec { realm: realm.into(), domains: vec!["pbx.example.org".into()], ..PbxSpec::default() };
-    Resource { name: name.into(), generation: 1, created: None, spec: Box::new(Spec::Pbx(spec)) }
+    Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(Spec::Pbx(spec)) }
 }
 
 fn secret(name: &str, value: &str) -> Change {
@@ -123,7 +123,7 @@ fn registrars_know_where_balancers_are_reached_while_there_are_domains() {
     assert!(compiler.apply([at(&["192.0.2.7", "192.0.2.8"])]).is_empty());
     // Also while the Pbx is held.
     let mut broken = pbx("main", "office");
-    let Spec::Pbx(spec) = broken.spec.as_mut() else { panic!() };
+    let Spec::Pbx(spec) = Arc::make_mut(&mut broken.spec) else { panic!() };
     spec.local_networks = vec!["nowhere".into()];
     compiler.apply([Change::Put(broken)]);
     compiler.apply([at(&["192.0.2.9"])]);
@@ -209,7 +209,7 @@ fn references_are_reported_and_forgotten() {
 fn a_trusted_trunk_reaches_the_balancer() {
     let mut compiler = compiler();
     let mut trunk = endpoint("trunk", "t", "c", "s");
-    if let Spec::Endpoint(spec) = trunk.spec.as_mut() {
+    if let Spec::Endpoint(spec) = Arc::make_mut(&mut trunk.spec) {
         spec.auth = None;
         spec.aor = None;
         spec.trust_id_inbound = true;
@@ -237,7 +237,7 @@ fn conditions_say_what_the_status_says() {
 fn a_dispatcher_says_what_the_balancer_needs() {
     let mut compiler = compiler();
     let mut resource = dispatcher("asterisk", "_9.");
-    if let Spec::Dispatcher(spec) = resource.spec.as_mut() {
+    if let Spec::Dispatcher(spec) = Arc::make_mut(&mut resource.spec) {
         spec.probe.interval = Duration::from_secs(2);
     }
     compiler.apply([Change::Put(resource), Change::Put(dispatcher("other", "_9."))]);
@@ -360,7 +360,7 @@ proptest! {
             delta.registrar.iter().for_each(|delta| registrars.apply(delta).unwrap());
             delta.balancer.iter().for_each(|delta| balancers.apply(delta).unwrap());
             let mut held = BTreeSet::new();
-            for claim in compiler.live.values().flat_map(|live| &live.claims) {
+            for claim in compiler.live.values().flat_map(|live| live.claims.iter()) {
                 prop_assert!(held.insert(claim.clone()), "{:?} is held twice", claim);
             }
         }

@@ -47,7 +47,7 @@ impl Rig {
 
     fn put(&mut self, name: &str, spec: Spec) {
         self.version += 1;
-        let resource = Resource { name: name.into(), generation: 1, created: None, spec: Box::new(spec) };
+        let resource = Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(spec) };
         let id = resource.id();
         let generation = self.site.get(&id).map_or(0, |known| known.resource.generation) + 1;
         let known = Known {
