@@ -24,6 +24,10 @@ pub struct GenerateArgs {
     folders: Vec<PathBuf>,
 }
 
+/// Helm's field manager. Helm 4 applies definitions by it whenever it installs, and is refused what another manager says
+/// otherwise: whoever brings them to a new version does so in its name.
+const MANAGER: &str = "helm";
+
 /// How long a cluster may take to know a definition.
 const ESTABLISHED: Duration = Duration::from_secs(60);
 
@@ -63,7 +67,7 @@ async fn apply() -> anyhow::Result<()> {
     for (file, text) in api::crds::files()? {
         let definition: serde_json::Value = serde_yaml::from_str(&text).context(file)?;
         let name = definition["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let params = PatchParams::apply("kubepbx-crds").force();
+        let params = PatchParams::apply(MANAGER).force();
         definitions.patch(&name, &params, &Patch::Apply(&definition)).await.with_context(|| name.clone())?;
         let established = async {
             while !is_established(&definitions.get(&name).await?.data) {

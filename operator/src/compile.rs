@@ -29,9 +29,12 @@ pub struct Namespace {
     /// Which resources refer to a Secret.
     refer: BTreeMap<String, BTreeSet<ResourceId>>,
     /// Endpoints by the names that they register as.
-    named: BTreeMap<String, BTreeSet<ResourceId>>,
+    named: BTreeMap<String, Vec<ResourceId>>,
     queue: BTreeSet<ResourceId>,
     values: BTreeMap<String, Option<Values>>,
+    /// Where balancers are reached, and whether the compiler is to be told.
+    hosts: BTreeSet<String>,
+    hosts_changed: bool,
     compiler: Option<Compiler>,
     /// Whether the compiler has been told of everything once.
     begun: bool,
@@ -61,7 +64,12 @@ impl Namespace {
                 self.unname(&name, &id);
             }
             if let Some(name) = endpoint(&known.resource) {
-                self.named.entry(name.to_owned()).or_default().insert(id.clone());
+                let who = self.named.entry(name.to_owned()).or_default();
+                if !who.contains(&id) {
+                    // Mostly it is the only one.
+                    who.reserve_exact(1);
+                    who.push(id.clone());
+                }
             }
         }
         self.resources.insert(id.clone(), known);
@@ -86,7 +94,7 @@ impl Namespace {
 
     fn unname(&mut self, name: &str, id: &ResourceId) {
         let Some(who) = self.named.get_mut(name) else { return };
-        who.remove(id);
+        who.retain(|other| other != id);
         if who.is_empty() {
             self.named.remove(name);
         }
@@ -126,11 +134,18 @@ impl Namespace {
         }
     }
 
+    /// Where balancers are reached now.
+    pub fn reached_at(&mut self, hosts: BTreeSet<String>) {
+        self.hosts_changed |= self.hosts != hosts;
+        self.hosts = hosts;
+    }
+
     /// Begins with a new compiler, whose versions are of this epoch.
     pub fn begin(&mut self, epoch: u64, held: Held) {
         self.compiler = Some(Compiler::new(epoch, held));
         self.begun = false;
         self.values.clear();
+        self.hosts_changed = true;
         self.secrets.forget();
         self.queue = self.resources.keys().cloned().collect();
     }
@@ -139,12 +154,13 @@ impl Namespace {
     pub fn end(&mut self) {
         self.compiler = None;
         self.values.clear();
+        self.hosts_changed = false;
         self.queue.clear();
     }
 
     /// How many changes wait.
     pub fn waiting(&self) -> usize {
-        self.queue.len() + self.values.len()
+        self.queue.len() + self.values.len() + usize::from(self.hosts_changed)
     }
 
     /// Compiles what may be compiled now; `None` if that is nothing. All watchers must have told of everything.
@@ -168,6 +184,7 @@ impl Namespace {
                 None => Change::SecretGone { name },
             })
             .collect();
+        changes.extend(std::mem::take(&mut self.hosts_changed).then(|| Change::Hosts(self.hosts.clone())));
         changes.extend(ready.into_iter().map(|id| match self.resources.get(&id) {
             Some(known) => Change::Put(known.resource.clone()),
             None => Change::Delete(id),
@@ -242,11 +259,12 @@ mod tests {
     use super::*;
     use api::SecretValue;
     use serde_json::json;
+    use std::sync::Arc;
 
     fn phone(name: &str, generation: i64, secret: &str) -> Known {
         let spec = json!({"context": "x", "auth": {"username": name,
             "passwordSecretRef": {"name": secret, "key": name}}});
-        let spec = Box::new(Spec::Endpoint(serde_json::from_value(spec).unwrap()));
+        let spec = Arc::new(Spec::Endpoint(serde_json::from_value(spec).unwrap()));
         let resource = Resource { name: name.into(), generation, created: None, spec };
         Known {
             resource,
@@ -259,7 +277,7 @@ mod tests {
 
     fn pbx(name: &str, created: u64) -> Known {
         let created = Some(std::time::Duration::from_secs(created));
-        let spec = Box::new(Spec::Pbx(api::PbxSpec::default()));
+        let spec = Arc::new(Spec::Pbx(api::PbxSpec::default()));
         let resource = Resource { name: name.into(), generation: 1, created, spec };
         Known { resource, uid: name.into(), version: 1, conditions: Vec::new(), observed: Default::default() }
     }
@@ -349,6 +367,32 @@ mod tests {
     }
 
     #[test]
+    fn where_balancers_are_reached_is_told_when_it_changes_and_to_each_compiler() {
+        let mut namespace = Namespace::default();
+        let mut known = pbx("main", 100);
+        let Spec::Pbx(spec) = Arc::make_mut(&mut known.resource.spec) else { panic!() };
+        spec.domains = vec!["pbx.example.org".into()];
+        namespace.put(known);
+        let hosts = |namespace: &Namespace| match namespace.compiler().unwrap().registrar().entries["Pbx/main"].as_ref()
+        {
+            contract::config::RegistrarEntry::Pbx(pbx) => pbx.hosts.clone(),
+            other => panic!("{other:?}"),
+        };
+        let at = |host: &str| BTreeSet::from([host.to_owned()]);
+        namespace.reached_at(at("192.0.2.7"));
+        for epoch in [1, 2] {
+            namespace.begin(epoch, Held::default());
+            namespace.compile();
+            assert_eq!(hosts(&namespace), ["192.0.2.7"]);
+        }
+        namespace.reached_at(at("192.0.2.7"));
+        assert!(namespace.compile().is_none());
+        namespace.reached_at(at("192.0.2.8"));
+        assert!(namespace.compile().is_some_and(|delta| delta.registrar.is_some() && delta.router.is_none()));
+        assert_eq!(hosts(&namespace), ["192.0.2.8"]);
+    }
+
+    #[test]
     fn the_place_of_the_pbx_is_one_and_a_new_leader_begins_with_everything() {
         let mut namespace = Namespace::default();
         namespace.put(pbx("young", 200));
@@ -361,7 +405,8 @@ mod tests {
         namespace.end();
         assert_eq!((name(&namespace), namespace.waiting()), (None, 0));
         namespace.begin(2, Held::default());
-        assert_eq!(namespace.waiting(), 2);
+        // Both, and where balancers are reached.
+        assert_eq!(namespace.waiting(), 3);
         namespace.compile();
         assert_eq!(name(&namespace), Some(("old".into(), State::Live)));
     }

@@ -130,9 +130,10 @@ mod tests {
     use super::*;
     use api::{Change, Compiler, Kind, Resource, ResourceId, Spec, State};
     use serde_json::json;
+    use std::sync::Arc;
 
     fn put(name: &str, spec: Spec) -> Change {
-        Change::Put(Resource { name: name.into(), generation: 1, created: None, spec: Box::new(spec) })
+        Change::Put(Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(spec) })
     }
 
     /// A context; `note` makes it long, and what cannot be compressed stays long.

@@ -9,8 +9,10 @@
 pub mod apply;
 pub mod build;
 pub mod compile;
+pub mod cpu;
 pub mod engine;
 pub mod events;
+pub mod figures;
 pub mod held;
 pub mod keep;
 pub mod keys;

@@ -1,9 +1,12 @@
-//! What the store says of endpoints: who is registered.
+//! What the store says: who is registered, and what relays carry.
 //!
 //! A hint of the store says that something may have changed; what is there is then read. Everything is read at the start,
 //! whenever hints were missed, and once in a while.
 
 use crate::apply::text;
+use crate::cpu::Used;
+use crate::figures::Figures;
+use api::Kind;
 use api::conditions::rfc3339;
 use contract::Service;
 use contract::location::{Aor, StoreError};
@@ -14,6 +17,8 @@ use kube::api::Api;
 use runtime::Clock;
 use runtime::store::redis::RedisStore;
 use runtime::store::{AorHint, Store};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,18 +51,46 @@ impl Registration {
 
     /// As the status of an endpoint has it.
     pub fn status(&self) -> Observed {
-        Observed {
+        Observed::Endpoint(Registered {
             registered: Some(self.contacts > 0),
             contacts: Some(self.contacts),
             registered_since: self.since.map(|since| rfc3339(Duration::from_secs(since))),
+        })
+    }
+}
+
+/// What a status says was observed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Observed {
+    /// Nothing yet; of some kinds nothing ever is.
+    #[default]
+    Nothing,
+    /// Of an endpoint.
+    Endpoint(Registered),
+    /// Of a Pbx.
+    Pbx(Box<Figures>),
+}
+
+impl Observed {
+    /// What the status of a resource of this kind says. One that somebody has spoilt says nothing: it is written anew.
+    pub fn read(kind: Kind, status: Value) -> Self {
+        match kind {
+            Kind::PbxEndpoint => read(status).map_or(Self::Nothing, Self::Endpoint),
+            Kind::Pbx => read(status).map_or(Self::Nothing, |figures| Self::Pbx(Box::new(figures))),
+            Kind::Dialplan | Kind::Dispatcher => Self::Nothing,
         }
     }
 }
 
-/// What is written of it.
+fn read<T: DeserializeOwned + Default + PartialEq>(status: Value) -> Option<T> {
+    serde_json::from_value(status).ok().filter(|read| *read != T::default())
+}
+
+/// Who is registered, as the status of an endpoint has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Observed {
+pub struct Registered {
     /// Whether anything is registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registered: Option<bool>,
@@ -78,6 +111,8 @@ pub enum News {
     One(String, Registration),
     /// The sessions that each relay's pod has.
     Relays(BTreeMap<String, u64>),
+    /// The CPU that relays use.
+    Cpu(Used),
 }
 
 /// The store whose URL stands under a key of a Secret; none if that cannot be read or is no URL.

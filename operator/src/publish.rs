@@ -6,7 +6,7 @@ use contract::config::{self, DeltaError, Version};
 use runtime::source::{MemorySource, Sources};
 use runtime::stream::registry::{Acks, Registry};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -98,6 +98,11 @@ impl Publisher {
         .into()
     }
 
+    /// Which pods of a namespace are to take nothing new; no others are.
+    pub fn drain(&self, namespace: &str, pods: BTreeSet<String>) {
+        self.registry.drain(namespace, pods);
+    }
+
     /// A pod is gone, and with it what it had.
     pub fn forget(&self, namespace: &str, service: Service, pod: &str) {
         self.registry.forget(namespace, service, pod);
@@ -120,7 +125,7 @@ mod tests {
 
     fn pbx(name: &str, realm: &str) -> Change {
         let spec = PbxSpec { realm: realm.into(), ..PbxSpec::default() };
-        let spec = Box::new(Spec::Pbx(spec));
+        let spec = Arc::new(Spec::Pbx(spec));
         Change::Put(Resource { name: name.into(), generation: 1, created: None, spec })
     }
 

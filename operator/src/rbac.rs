@@ -39,6 +39,8 @@ pub const SERVED: &[Rule] = &[
     rule(&["networking.k8s.io"], &["networkpolicies"], &["get", "list", "watch", "create", "patch", "delete"]),
     rule(&["coordination.k8s.io"], &["leases"], &["get", "create", "update"]),
     rule(&["events.k8s.io"], &["events"], &["create", "patch"]),
+    // The CPU of relays, where a Pbx scales by it.
+    rule(&["metrics.k8s.io"], &["pods"], &["list"]),
 ];
 
 /// In the operator's own namespace, also where that is not served: a Role there.

@@ -1,8 +1,9 @@
 //! How many relays there are to be: by sessions, with CPU as the second signal. Pure, in wall time.
 //!
 //! Out at once. In by two steps, one relay at a time: the emptiest takes no new sessions (it is *draining*, which its pod
-//! says, so that the next leader knows); empty or past the limit it is *condemned* (its pod has the lowest deletion cost),
-//! and only when that is seen do replicas go down by one, so that it is this pod that goes.
+//! says, so that the next leader knows, and which is taken back when it is needed again); empty or past the limit it is
+//! *condemned* (its pod has the lowest deletion cost), and only when that is seen do replicas go down by one, so that it is
+//! this pod that goes.
 
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct Settings {
     pub max: u32,
     /// The share of its requested CPU, in percent, that a relay is to use at most.
     pub cpu: Option<u32>,
+    /// The CPU that a relay requests, in billionths of a core; 0 where [`Settings::cpu`] is none.
+    pub request: u64,
     /// How long a relay that takes no new sessions may keep those that it has.
     pub limit: Duration,
     /// For how long there must be too many before one is drained.
@@ -38,12 +41,16 @@ impl Settings {
     /// What a `Pbx` says; none where the operator is not to count relays.
     pub fn of(spec: &PbxSpec) -> Option<Self> {
         let scaling = &spec.media.autoscaling;
+        let resources = spec.services.tier(Service::Media).resources.as_ref();
+        let request = resources.and_then(|resources| resources.requests.get("cpu")?.nano()).unwrap_or_default();
+        let cpu = scaling.cpu.filter(|cpu| *cpu > 0 && request > 0);
         (scaling.mode == AutoscalingMode::Sessions).then(|| Self {
             target: scaling.target.max(1),
             warm: scaling.warm,
             min: scaling.min,
             max: scaling.max.max(scaling.min),
-            cpu: scaling.cpu.filter(|cpu| *cpu > 0),
+            cpu,
+            request: if cpu.is_some() { request } else { 0 },
             limit: spec.services.drain(Service::Media).get(),
             settle: SETTLE,
         })
@@ -74,6 +81,8 @@ pub struct Decision {
     pub replicas: u32,
     /// The pod to be marked: it takes no new sessions from now on.
     pub drain: Option<String>,
+    /// Pods whose mark is to be taken away: they are needed again.
+    pub resume: Vec<String>,
     /// Pods to be given the lowest deletion cost.
     pub condemn: Vec<String>,
     /// How `desired` came about: the arithmetic, for status and events.
@@ -98,7 +107,13 @@ impl Scaler {
         let current = replicas.saturating_sub(count(&marked)).max(count(&serving));
         let mut decision = Decision { desired, text, ..Decision::default() };
 
-        for relay in marked.iter().filter(|relay| !relay.condemned) {
+        // Of those that are being emptied the fullest are at hand at once.
+        let mut leaving: Vec<&Relay> = marked.iter().copied().filter(|relay| !relay.condemned).collect();
+        leaving.sort_by_key(|relay| (relay.sessions, &relay.pod));
+        for _ in current..desired {
+            decision.resume.extend(leaving.pop().map(|relay| relay.pod.clone()));
+        }
+        for relay in &leaving {
             let end = relay.draining.unwrap_or_default().saturating_add(settings.limit);
             if relay.sessions == Some(0) || now >= end {
                 decision.condemn.push(relay.pod.clone());
@@ -120,10 +135,12 @@ impl Scaler {
             }
         }
 
-        let leaving = u32::from(decision.drain.is_some());
-        let staying = marked.iter().filter(|relay| !relay.condemned).count();
-        let serving = desired.max(current - leaving.min(current));
-        decision.replicas = serving + leaving + u32::try_from(staying).unwrap_or(u32::MAX);
+        let drained = u32::from(decision.drain.is_some());
+        let serving = desired.max(current - drained.min(current));
+        // What is condemned is in nobody's place: with more to be made it would be kept for one of these.
+        let more = desired > current + u32::try_from(decision.resume.len()).unwrap_or(u32::MAX);
+        let condemned = if more { marked.iter().filter(|relay| relay.condemned).count() } else { 0 };
+        decision.replicas = serving + drained + count(&leaving) + u32::try_from(condemned).unwrap_or(u32::MAX);
         decision
     }
 }
@@ -136,6 +153,9 @@ fn desired(settings: &Settings, serving: &[&Relay]) -> (u32, String) {
     let mut text = format!("({active} sessions + {warm} warm) / {target}: {by_sessions}");
     let mut want = by_sessions;
     let used: Vec<u64> = serving.iter().filter_map(|relay| relay.cpu.map(u64::from)).collect();
+    if settings.cpu.is_some() && used.is_empty() && !serving.is_empty() {
+        text.push_str(", CPU unknown");
+    }
     if let Some(cpu) = settings.cpu.map(u64::from)
         && let relays @ 1.. = u64::try_from(used.len()).unwrap_or_default()
     {
@@ -169,6 +189,7 @@ mod tests {
         min: 1,
         max: 4,
         cpu: None,
+        request: 0,
         limit: Duration::from_secs(60),
         settle: Duration::from_secs(30),
     };
@@ -199,6 +220,9 @@ mod tests {
             for relay in &mut self.relays {
                 if decision.drain.as_ref() == Some(&relay.pod) {
                     relay.draining = Some(self.now);
+                }
+                if decision.resume.contains(&relay.pod) {
+                    relay.draining = None;
                 }
                 relay.condemned |= decision.condemn.contains(&relay.pod);
             }
@@ -254,7 +278,7 @@ mod tests {
             (&[1, 1], Some((70, &[75, 73])), 2, "2 relays: (2 sessions + 5 warm) / 10: 1, CPU 74% of 2 at 70%: 2"),
             (&[9, 9], Some((70, &[10, 10])), 3, "3 relays: (18 sessions + 5 warm) / 10: 3, CPU 10% of 2 at 70%: 1"),
             // Nobody has said what it uses.
-            (&[6], Some((70, &[])), 2, "2 relays: (6 sessions + 5 warm) / 10: 2"),
+            (&[6], Some((70, &[])), 2, "2 relays: (6 sessions + 5 warm) / 10: 2, CPU unknown"),
         ] {
             assert_eq!(of(sessions, cpu), (want, text.to_owned()));
         }
@@ -353,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn need_while_one_drains_makes_another() {
+    fn need_while_one_drains_takes_it_back_and_makes_what_is_missing_then() {
         let mut world = World::new();
         world.relays = vec![relay("a", 1), relay("b", 3)];
         world.replicas = 2;
@@ -361,8 +385,20 @@ mod tests {
         assert_eq!(world.step().drain.as_deref(), Some("a"));
         world.relays[1].sessions = Some(9);
         let decision = world.step();
-        assert_eq!((decision.desired, decision.replicas), (2, 3));
-        assert_eq!(world.relays.iter().filter(|relay| relay.draining.is_none()).count(), 2);
+        assert_eq!((decision.desired, decision.replicas, decision.resume), (2, 2, vec!["a".to_owned()]));
+        assert_eq!(world.relays, [relay("a", 1), relay("b", 9)]);
+        // Of several the fullest; one that is condemned goes, and what is missing is made.
+        let draining = |pod: &str, sessions, condemned| Relay {
+            draining: Some(Duration::from_secs(1_000_000)),
+            condemned,
+            ..relay(pod, sessions)
+        };
+        let relays = [relay("a", 20), draining("b", 2, false), draining("c", 3, false), draining("d", 9, true)];
+        let now = Duration::from_secs(1_000_001);
+        let decision = Scaler::default().decide(&SETTINGS, &relays, 4, now);
+        assert_eq!((decision.desired, decision.replicas, decision.resume), (3, 3, vec!["c".to_owned(), "b".into()]));
+        let decision = Scaler::default().decide(&SETTINGS, &[relays[0].clone(), relays[3].clone()], 2, now);
+        assert_eq!((decision.desired, decision.replicas, decision.resume.len()), (3, 4, 0));
     }
 
     #[test]
@@ -388,6 +424,13 @@ mod tests {
         let settings = Settings::of(&spec).unwrap();
         assert_eq!((settings.target, settings.warm, settings.min, settings.max), (200, 50, 2, 10));
         assert_eq!(settings.limit, Duration::from_secs(300));
+        assert_eq!((settings.cpu, settings.request), (None, 0));
+        spec.media.autoscaling.cpu = Some(70);
+        assert_eq!(Settings::of(&spec).unwrap().cpu, None, "a share of nothing that is known");
+        let resources = spec.services.media.tier.resources.get_or_insert_default();
+        resources.requests.insert("cpu".into(), "500m".into());
+        let settings = Settings::of(&spec).unwrap();
+        assert_eq!((settings.cpu, settings.request), (Some(70), 500_000_000));
         for mode in [AutoscalingMode::Fixed, AutoscalingMode::External] {
             spec.media.autoscaling.mode = mode;
             assert_eq!(Settings::of(&spec), None);

@@ -51,7 +51,7 @@ struct Site {
 
 fn phone(n: usize, context: &str) -> Change {
     let spec = json!({"context": context, "aor": {"maxContacts": 1}, "codecs": ["ulaw"]});
-    let spec = Box::new(Spec::Endpoint(serde_json::from_value(spec).unwrap()));
+    let spec = Arc::new(Spec::Endpoint(serde_json::from_value(spec).unwrap()));
     Change::Put(Resource { name: n.to_string(), generation: 1, created: None, spec })
 }
 
@@ -228,7 +228,7 @@ async fn a_password_stays_here_and_its_hashes_go_only_where_they_are_used() {
     let auth = json!({"username": "8005", "passwordSecretRef": {"name": "phones", "key": "8005"}});
     let phone = |context: &str| {
         let spec = json!({"context": context, "auth": auth, "aor": {}});
-        let spec = Box::new(Spec::Endpoint(serde_json::from_value(spec).unwrap()));
+        let spec = Arc::new(Spec::Endpoint(serde_json::from_value(spec).unwrap()));
         Change::Put(Resource { name: "8005".into(), generation: 1, created: None, spec })
     };
     let values = [("8005".to_owned(), SecretValue::new(PASSWORD))].into();

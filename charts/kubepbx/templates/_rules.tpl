@@ -13,6 +13,8 @@
 - {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [get, list, watch, create, patch, delete]}
 - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, create, update]}
 - {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}
+# The CPU of relays, where a Pbx scales by it.
+- {apiGroups: [metrics.k8s.io], resources: [pods], verbs: [list]}
 {{- end }}
 
 {{/* In its own namespace, also where that is not served: who leads, and the certificate that it serves with. */}}

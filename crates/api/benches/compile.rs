@@ -2,6 +2,7 @@
 //! among 10, which costs the same if the compiler touches only what a change touches.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use api::{Change, Compiler, Held, PbxEndpointSpec, Resource, Spec};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -11,7 +12,7 @@ const GOAL: f64 = 5e6;
 
 fn endpoint(n: usize, context: &str) -> Option<Change> {
     let spec = serde_json::json!({"context": context, "aor": {"maxContacts": 1}, "codecs": ["ulaw"]});
-    let spec = Box::new(Spec::Endpoint(serde_json::from_value::<PbxEndpointSpec>(spec).ok()?));
+    let spec = Arc::new(Spec::Endpoint(serde_json::from_value::<PbxEndpointSpec>(spec).ok()?));
     Some(Change::Put(Resource { name: n.to_string(), generation: 1, created: None, spec }))
 }
 

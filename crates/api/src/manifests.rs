@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -209,7 +210,7 @@ impl Judge {
             Kind::Dialplan => typed(spec).map(Spec::Dialplan),
             Kind::Dispatcher => typed(spec).map(Spec::Dispatcher),
         }?;
-        Ok(Resource { name, generation: 0, created: None, spec: Box::new(spec) })
+        Ok(Resource { name, generation: 0, created: None, spec: Arc::new(spec) })
     }
 }
 

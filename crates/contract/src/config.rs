@@ -179,11 +179,14 @@ pub struct PbxEntry {
     pub domains: Vec<String>,
     /// The digest realm.
     pub realm: String,
+    /// Hosts that are ours beside the domains: where the balancers are reached. For registrars, and where there are domains.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
 }
 
 impl Default for PbxEntry {
     fn default() -> Self {
-        Self { domains: Vec::new(), realm: "kubepbx".into() }
+        Self { domains: Vec::new(), realm: "kubepbx".into(), hosts: Vec::new() }
     }
 }
 

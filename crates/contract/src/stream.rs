@@ -2,7 +2,7 @@
 //!
 //! `GET /v1/stream/<service>?process=..&pod=..&epoch=..&n=..&hash=..` answers with one JSON object a line
 //! (`application/x-ndjson`): first a snapshot, unless the version asked with is the current one, then deltas, and a ping at
-//! least every [`PING`]. `POST /v1/acks` takes an [`Ack`]. A standby answers both with 307 and the leader's address.
+//! least every [`PING`], which also says whether this process is to take nothing new. `POST /v1/acks` takes an [`Ack`]. A standby answers both with 307 and the leader's address.
 
 use crate::config::{Delta, Snapshot, Version};
 use crate::process::{ProcessId, Service};
@@ -88,6 +88,10 @@ pub struct Line<E> {
     /// What it brings.
     #[serde(flatten)]
     pub frame: Frame<E>,
+    /// On a ping: the process that is sent it is to take nothing new, until a ping says so no longer. Other lines say
+    /// nothing of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
 }
 
 /// What a process tells of a version.
@@ -115,12 +119,14 @@ mod tests {
 
     #[test]
     fn a_line_reads_back_and_unknown_fields_are_ignored() {
-        let line =
-            Line::<ConferenceEntry> { schema: SCHEMA, frame: Frame::Ping(Version { epoch: 3, n: 4, hash: u64::MAX }) };
+        let frame = Frame::Ping(Version { epoch: 3, n: 4, hash: u64::MAX });
+        let line = Line::<ConferenceEntry> { schema: SCHEMA, frame, drain: false };
         let text = serde_json::to_string(&line).unwrap();
         assert_eq!(text, r#"{"schema":1,"ping":{"epoch":3,"n":4,"hash":18446744073709551615}}"#);
         let more = text.replace("\"schema\":1", "\"schema\":1,\"later\":true");
         assert_eq!(serde_json::from_str::<Line<ConferenceEntry>>(&text).unwrap(), line);
         assert_eq!(serde_json::from_str::<Line<ConferenceEntry>>(&more).unwrap(), line);
+        let text = serde_json::to_string(&Line { drain: true, ..line }).unwrap();
+        assert_eq!(text, r#"{"schema":1,"ping":{"epoch":3,"n":4,"hash":18446744073709551615},"drain":true}"#);
     }
 }

@@ -10,6 +10,7 @@ use contract::config::{
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{broadcast, watch};
 
@@ -20,10 +21,19 @@ const BACKLOG: usize = 256;
 const KEPT: usize = 4096;
 
 /// A delta, and the line that it makes on a stream once one asked for it.
-#[derive(Debug)]
 pub(crate) struct Published<E> {
     pub(crate) delta: Delta<E>,
     pub(crate) line: OnceLock<Bytes>,
+}
+
+/// Versions and keys alone: the line holds hashes of passwords.
+impl<E> fmt::Debug for Published<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Delta { from, to, put, delete } = &self.delta;
+        let put: Vec<&String> = put.keys().collect();
+        let mut shown = f.debug_struct("Published");
+        shown.field("from", from).field("to", to).field("put", &put).field("delete", delete).finish_non_exhaustive()
+    }
 }
 
 /// One update on its way to subscribers.
@@ -68,6 +78,8 @@ struct Shared<E> {
     head: Mutex<Head<E>>,
     updates: broadcast::Sender<Update<E>>,
     acks: watch::Sender<Arc<Acks>>,
+    /// Whether subscribers are to take nothing new.
+    drain: watch::Sender<bool>,
 }
 
 impl<E> Shared<E> {
@@ -127,6 +139,7 @@ impl<E: Serialize + Clone + Send + Sync + 'static> MemorySource<E> {
             head: Mutex::new(Head { snapshot: Arc::new(snapshot), recent: VecDeque::new(), kept: 0 }),
             updates: broadcast::Sender::new(BACKLOG),
             acks: watch::Sender::new(Arc::default()),
+            drain: watch::Sender::new(false),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -211,6 +224,11 @@ impl<E: Serialize + Clone + Send + Sync + 'static> MemorySource<E> {
     /// What each subscribed process has told, now and whenever it changes.
     pub fn acks(&self) -> watch::Receiver<Arc<Acks>> {
         self.shared.acks.subscribe()
+    }
+
+    /// Says whether subscribers are to take nothing new, until it is said otherwise.
+    pub fn order_drain(&self, drain: bool) {
+        self.shared.drain.send_if_modified(|ordered| std::mem::replace(ordered, drain) != drain);
     }
 
     /// Notes for every subscribed process why a later version was not taken, until it acknowledges one.
@@ -299,6 +317,12 @@ impl<E: Serialize + Clone + Send + Sync + 'static> Subscription<E> {
         while self.snapshot.version == Version::default() {
             self.changed().await;
         }
+    }
+
+    /// Whether the publisher wants this process to take nothing new, now and whenever that changes. It is not the end of
+    /// the process, and can be taken back.
+    pub fn ordered_to_drain(&self) -> watch::Receiver<bool> {
+        self.shared.drain.subscribe()
     }
 
     /// Tells the publisher that this version is in use.

@@ -86,9 +86,14 @@ impl Cluster {
     fn renew_definitions(&self) -> Result<()> {
         if self.kubectl(&["get", "crd", "-o", "name"])?.contains(".kubepbx.io") {
             let crds = e2e::process::root().join("charts/kubepbx/crds").display().to_string();
-            self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &crds])?;
+            self.apply_definitions(&crds)?;
         }
         Ok(())
+    }
+
+    /// Applies a folder of definitions as the chart's README says.
+    pub fn apply_definitions(&self, folder: &str) -> Result<()> {
+        self.kubectl(&["apply", "--server-side", "--field-manager=helm", "--force-conflicts", "-f", folder]).map(drop)
     }
 
     /// Runs a future that talks to the API server, on threads of the machine's own network.

@@ -146,13 +146,18 @@ impl Space {
 
     /// `helm install` or `upgrade` of the release `pbx`.
     pub fn helm(&self, verb: &str, values: &[Values]) -> Result<String> {
+        self.helm_of(&e2e::process::root().join("charts/kubepbx"), verb, values)
+    }
+
+    /// The same of this chart.
+    pub fn helm_of(&self, chart: &Path, verb: &str, values: &[Values]) -> Result<String> {
         let dir = evidence::scratch()?;
         let own = format!(
             "operator: {{replicas: 1}}\npbx:\n  spec:\n    listeners:\n    - {{transport: UDP, port: {0}}}\n    - {{transport: TCP, port: {0}}}\n",
             self.port
         );
         let mut args: Vec<String> = [verb, "pbx"].map(str::to_owned).into();
-        args.push(e2e::process::root().join("charts/kubepbx").display().to_string());
+        args.push(chart.display().to_string());
         args.extend(["--namespace", &self.namespace, "--wait", "--timeout", "120s"].map(str::to_owned));
         for (n, text) in [own].iter().chain(values).enumerate() {
             let file = dir.path().join(format!("{n}.yaml"));

@@ -24,6 +24,8 @@ pub struct Live {
     pub pods: Option<Pods>,
     /// The address or name that a load balancer gave a Service.
     pub ingress: Option<String>,
+    /// All addresses and names that a Service has, of load balancers and of its own.
+    pub hosts: Vec<String>,
 }
 
 /// The pods of a workload.
@@ -65,6 +67,7 @@ impl Live {
             leaving: meta.deletion_timestamp.is_some(),
             pods: pods(kind, object),
             ingress: ingress(kind, object),
+            hosts: hosts(kind, object),
         }
     }
 }
@@ -78,6 +81,17 @@ fn ingress(kind: &str, object: &DynamicObject) -> Option<String> {
     let first = object.data.pointer("/status/loadBalancer/ingress/0").filter(|_| kind == "Service")?;
     let text = |field: &str| first.get(field).and_then(Value::as_str).map(str::to_owned);
     text("ip").or_else(|| text("hostname"))
+}
+
+fn hosts(kind: &str, object: &DynamicObject) -> Vec<String> {
+    if kind != "Service" {
+        return Vec::new();
+    }
+    let list = |path: &str| object.data.pointer(path).and_then(Value::as_array).into_iter().flatten();
+    let given = list("/status/loadBalancer/ingress").flat_map(|one| [one.get("ip"), one.get("hostname")]).flatten();
+    let texts = given.chain(list("/spec/clusterIPs")).filter_map(Value::as_str);
+    // A Service without an address says None.
+    texts.filter(|text| *text != "None").map(str::to_owned).collect()
 }
 
 fn pods(kind: &str, object: &DynamicObject) -> Option<Pods> {
@@ -189,5 +203,9 @@ mod tests {
         assert_eq!(live(&service).ingress.as_deref(), Some("lb.example"));
         service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7", "hostname": "lb.example"}]}});
         assert_eq!(live(&service).ingress.as_deref(), Some("192.0.2.7"));
+        assert_eq!(live(&service).hosts, ["192.0.2.7", "lb.example"]);
+        service["spec"] = json!({"clusterIPs": ["10.96.0.7", "fd00::7"]});
+        service["status"] = json!({});
+        assert_eq!(live(&service).hosts, ["10.96.0.7", "fd00::7"]);
     }
 }

@@ -208,6 +208,11 @@ impl Site {
         self.desired.keys().find_map(|key| self.live.get(key)?.ingress.clone())
     }
 
+    /// All addresses and names of Services that the Pbx of this uid owns.
+    pub fn hosts(&self, owner: &str) -> impl Iterator<Item = &String> {
+        self.live.values().filter(move |live| live.owner == owner).flat_map(|live| &live.hosts)
+    }
+
     /// True once everything is applied that should be.
     pub fn is_applied(&self) -> bool {
         self.desired.keys().all(|key| !self.differs(key))

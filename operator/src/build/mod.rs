@@ -18,6 +18,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::core::{DynamicObject, TypeMeta};
 use serde_json::{Value, json};
 
+pub use network::own_hosts;
+
 /// The five services, in the order in which objects are given.
 const SERVICES: [Service; 5] =
     [Service::Registrar, Service::Conference, Service::Media, Service::Router, Service::Balancer];

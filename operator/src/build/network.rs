@@ -1,6 +1,9 @@
 //! How phones reach balancers: the Service, and the address that they are told.
 
-use api::{ExposureType, Listener};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use api::{ExposureType, Listener, PbxSpec};
 use contract::Service;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
@@ -89,6 +92,39 @@ pub(super) fn advertised(pbx: &Installation) -> Option<String> {
         }
         ExposureType::ClusterIP => given,
     }
+}
+
+/// Where phones reach balancers, as hosts without ports: what they may register at beside the domains. `services` are the
+/// addresses and names that Services of the Pbx have.
+pub fn own_hosts<'a>(
+    namespace: &str,
+    pbx: &str,
+    spec: &PbxSpec,
+    nodes: impl Iterator<Item = IpAddr>,
+    services: impl Iterator<Item = &'a String>,
+) -> BTreeSet<String> {
+    let mut hosts: BTreeSet<String> = services.cloned().collect();
+    hosts.extend(spec.external_address.as_deref().map(|address| host(address).to_owned()));
+    let moving = spec.virtual_ip.iter().flat_map(|ip| &ip.addresses);
+    hosts.extend(moving.filter_map(|address| Some(address.split('/').next()?.to_owned())));
+    let kind = spec.services.balancer.exposure.kind;
+    if matches!(kind, ExposureType::HostNetwork | ExposureType::NodePort) {
+        hosts.extend(nodes.map(|node| node.to_string()));
+    }
+    if kind != ExposureType::HostNetwork {
+        let name = format!("{pbx}-sip");
+        let within = ["", ".svc", ".svc.cluster.local"].map(|zone| format!("{name}.{namespace}{zone}"));
+        hosts.extend(within.into_iter().chain([name]));
+    }
+    hosts
+}
+
+/// HOST of HOST or HOST:PORT, an IPv6 address without its brackets.
+fn host(address: &str) -> &str {
+    if let Some((host, _)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return host;
+    }
+    address.split_once(':').map_or(address, |(host, _)| host)
 }
 
 /// Whether a pod has to know its node's address, because phones are told it.

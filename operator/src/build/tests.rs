@@ -25,7 +25,7 @@ fn installation(spec: Value) -> Installation {
         api::manifests::Content::Resource(resource) => Some(resource),
         _ => None,
     });
-    let api::Spec::Pbx(spec) = *resource.unwrap().spec else { panic!("no Pbx") };
+    let api::Spec::Pbx(spec) = resource.unwrap().spec.as_ref().clone() else { panic!("no Pbx") };
     let node = |last: u8| IpAddr::from([10, 89, 0, last]);
     Installation {
         namespace: "phones".into(),
@@ -312,6 +312,32 @@ fn what_phones_are_told() {
         (exposed(json!({"type": "ClusterIP"}), None), None, None),
     ] {
         assert_eq!(told(spec.clone(), ingress).as_deref(), want, "{spec}");
+    }
+}
+
+#[test]
+fn phones_may_register_at_what_balancers_are_reached_by() {
+    let at = |spec: Value, services: &[&str]| {
+        let pbx = installation(spec);
+        let services: Vec<String> = services.iter().map(|host| (*host).to_owned()).collect();
+        let nodes = pbx.facts.nodes[&Service::Balancer].iter().copied();
+        own_hosts(&pbx.namespace, &pbx.name, &pbx.spec, nodes, services.iter()).into_iter().collect::<Vec<_>>()
+    };
+    let names = ["pbx-sip", "pbx-sip.phones", "pbx-sip.phones.svc", "pbx-sip.phones.svc.cluster.local"];
+    let nodes = ["10.89.0.1", "10.89.0.2"];
+    assert_eq!(at(json!({}), &[]), nodes);
+    assert_eq!(at(virtual_ip(), &[]), [&nodes[..], &["192.168.1.4"]].concat());
+    assert_eq!(at(node_port(), &["10.96.0.7"]), [&nodes[..], &["10.96.0.7"], &names].concat());
+    assert_eq!(
+        at(load_balancer(), &["203.0.113.2", "lb.example"]),
+        [&["203.0.113.2", "lb.example"][..], &names].concat()
+    );
+    for (address, host) in [
+        ("sip.example.org:5080", "sip.example.org"),
+        ("[2001:db8::1]:5080", "2001:db8::1"),
+        ("203.0.113.1", "203.0.113.1"),
+    ] {
+        assert!(at(json!({"externalAddress": address}), &[]).contains(&host.to_owned()), "{address}");
     }
 }
 

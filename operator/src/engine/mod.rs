@@ -3,6 +3,7 @@
 //! One task owns all state. What takes time (fetching a Secret, applying an object, writing a status) is a job of its own,
 //! and what came of it returns here. Standbys take everything in and do nothing; whoever no longer leads drops its jobs.
 
+mod observers;
 mod relays;
 mod site;
 
@@ -12,14 +13,14 @@ use crate::held::Found;
 use crate::keep;
 use crate::leader::claim::{Claim, Claims};
 use crate::metrics::{Measures, Pods};
-use crate::observe::{self, News};
+use crate::observe::News;
 use crate::publish::Publisher;
 use crate::status::{self, Content, Place, Queue};
 use crate::watch::secrets::{self, Fetched};
 use crate::watch::{Event, ObjectKey, Watch};
 use api::SecretRef;
-use futures::FutureExt;
 use kube::Client;
+use observers::Observers;
 pub use relays::{Mark, Marks};
 use runtime::stream::registry::Registry;
 use runtime::stream::server::Leader;
@@ -173,8 +174,8 @@ struct Term {
     claimed: BTreeMap<String, Claim>,
     /// What is shown of each namespace's pods.
     shown: BTreeMap<String, Pods>,
-    /// Who reads which store; see [`Site::store`].
-    observers: BTreeMap<String, ((SecretRef, String), JoinSet<()>)>,
+    /// Who reads stores and CPU.
+    observers: Observers,
 }
 
 struct Engine {
@@ -251,7 +252,7 @@ impl Engine {
             claims: Claims::new(self.client.clone(), &self.installation),
             claimed: BTreeMap::new(),
             shown: BTreeMap::new(),
-            observers: BTreeMap::new(),
+            observers: Observers::new(self.client.clone(), self.clock, self.news.clone()),
         });
         self.measures.leads(self.term.is_some());
         self.dirty.extend(self.sites.keys().cloned());
@@ -356,28 +357,11 @@ impl Engine {
         }
     }
 
-    /// Has the store of a namespace read, if there is one.
+    /// Has read what there is to be read for a namespace.
     fn observe(&mut self, namespace: &str) {
         let (Some(term), Some(site)) = (&mut self.term, self.sites.get(namespace)) else { return };
-        let Some(store) = site.store(&self.store) else {
-            term.observers.remove(namespace);
-            return;
-        };
-        if term.observers.get(namespace).is_some_and(|(of, _)| *of == store) {
-            return;
-        }
-        let (client, clock, news) = (self.client.clone(), self.clock, self.news.clone());
-        let (name, (at, _)) = (namespace.to_owned(), store.clone());
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            let Some(store) = observe::open(&client, &name, &at.name, &at.key).await else { return };
-            let tell = |told: News| {
-                let (news, name) = (news.clone(), name.clone());
-                async move { news.send((name, told)).await.is_ok() }.boxed()
-            };
-            tokio::join!(observe::follow(store.clone(), clock, tell), observe::relays(store, tell));
-        });
-        term.observers.insert(namespace.to_owned(), (store, task));
+        term.observers.store(namespace, site.store(&self.store));
+        term.observers.cpu(namespace, site.measures_cpu().map(str::to_owned));
     }
 
     fn news(&mut self, namespace: &str, news: News) {
@@ -492,7 +476,7 @@ impl Engine {
                     Ok(Some(version)) => {
                         notes.into_iter().for_each(|note| self.events.tell(namespace, id, &uid, note));
                         if let Some(site) = self.sites.get_mut(namespace) {
-                            site.written(id, *version, content);
+                            site.written(id, *version, content, now);
                         }
                     }
                     Ok(None) => {}
@@ -520,7 +504,7 @@ impl Engine {
         let now = self.clock.now();
         while let Some(place) = self.statuses.next(now.mono) {
             let Some(site) = self.sites.get(&place.0) else { continue };
-            let Some((uid, content)) = site.content(&place, now.wall) else { continue };
+            let Some((uid, content)) = site.content(&place, now) else { continue };
             let notes = match (&content, site.get(&place.1)) {
                 (Content::Conditions(new), Some(known)) => events::notes(&known.conditions, new),
                 _ => Vec::new(),

@@ -1,16 +1,19 @@
 //! One namespace under its leader: what is to be done as things are now. No IO: it publishes to memory and gives [`Job`]s.
 
+mod told;
+mod trouble;
+
 use super::relays::{Mark, Outcome, Relays};
-use crate::SERVICES;
-use crate::apply::{self, Action, Done, Live, Pods};
+use crate::apply::{self, Action, Done};
 use crate::build::{self, KEYS_SECRET};
-use crate::compile::{Namespace, Put, endpoint};
+use crate::compile::{Namespace, Put};
 use crate::events::Note;
 use crate::held::Found;
-use crate::observe::{News, Registration};
+use crate::observe::Registration;
 use crate::programmed::{Facts, Latch, Pod, Programmed};
 use crate::publish::Publisher;
-use crate::status::{self, Aspect, Content, Place, Queue, Verdict};
+use crate::scale::Settings;
+use crate::status::{self, Aspect, Queue};
 use crate::watch::secrets::Fetched;
 use crate::watch::{Fact, Key, Known, ObjectKey, Seen};
 use api::{Kind, PbxSpec, ResourceId, SecretRef, Spec, State, Status};
@@ -22,6 +25,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use trouble::{off, trouble};
 
 /// How long a node without a pod of a service counts as one with such: its pod may only be being replaced.
 const REPLACED: Duration = Duration::from_secs(120);
@@ -129,6 +133,8 @@ pub struct Site {
     registered: Option<BTreeMap<String, Registration>>,
     /// What is wrong with the Pbx's objects or pods.
     trouble: Option<(String, String)>,
+    /// When what the Pbx shows was last written.
+    figures_written: Option<Duration>,
 }
 
 impl Site {
@@ -154,6 +160,7 @@ impl Site {
             due: None,
             registered: None,
             trouble: None,
+            figures_written: None,
         }
     }
 
@@ -235,7 +242,7 @@ impl Site {
     /// This process leads no longer.
     pub fn end(&mut self) {
         (self.latch, self.acks, self.built, self.due) = (None, None, None, None);
-        (self.registered, self.relays) = (None, Relays::default());
+        (self.registered, self.relays, self.figures_written) = (None, Relays::default(), None);
         self.resources.end();
     }
 
@@ -251,10 +258,12 @@ impl Site {
             return turn;
         }
         turn.jobs.extend(self.resources.secrets.ask().into_iter().map(Job::Fetch));
+        self.reach(tools.now.mono);
         self.compile(tools, &mut turn);
         if self.resources.compiler().is_none() {
             return turn;
         }
+        self.order(tools.publisher);
         self.make(tools, &mut turn);
         let now = tools.now.mono;
         if tools.changed {
@@ -266,11 +275,13 @@ impl Site {
             self.settle_at = None;
             self.settle(tools, &mut turn);
         }
+        let figures = self.show(tools.statuses, now);
         let latch = self.latch.as_ref().and_then(|latch| latch.deadline(now));
         let objects = self.objects.deadline().filter(|at| *at > now);
         let nodes = self.nodes.values().filter(|seen| **seen < now).map(|seen| *seen + REPLACED).min();
         let relays = self.relays.again().map(|wall| now + wall.saturating_sub(tools.now.wall) + SOON);
-        self.due = latch.into_iter().chain(relays).chain(objects).chain(nodes).chain(self.settle_at).min();
+        let some = [latch, relays, objects, nodes, figures, self.settle_at];
+        self.due = some.into_iter().flatten().min();
         turn
     }
 
@@ -284,10 +295,11 @@ impl Site {
         }
         let statuses = delta.statuses.iter().filter(|(_, status)| status.is_some());
         for (id, _) in statuses {
-            tools.statuses.push((self.name.clone(), id.clone(), Aspect::Conditions));
+            // Who waits for Ready is to find the rest written.
             if id.kind == Kind::PbxEndpoint {
                 tools.statuses.push((self.name.clone(), id.clone(), Aspect::Observed));
             }
+            tools.statuses.push((self.name.clone(), id.clone(), Aspect::Conditions));
         }
         let pbx = self.resources.pbx().map(|(pbx, _)| pbx);
         match pbx {
@@ -326,6 +338,12 @@ impl Site {
                 };
             }
         }
+    }
+
+    /// Tells the pods that are marked to be emptied, and those that are so no longer.
+    fn order(&self, publisher: &Publisher) {
+        let marked = self.pods.values().filter(|seen| seen.marks.draining.is_some());
+        publisher.drain(&self.name, marked.map(|seen| seen.pod.name.clone()).collect());
     }
 
     /// Builds what the Pbx asks for and gives what is to be applied of it.
@@ -382,13 +400,34 @@ impl Site {
         let tiers = self.objects.tiers();
         let media = tiers.iter().find(|(service, _)| *service == Service::Media);
         let replicas = media.and_then(|(_, live)| u32::try_from(live.as_ref()?.pods?.wanted).ok());
-        let Outcome { marks, text } = self.relays.decide(spec, pods, replicas, wall);
+        let Outcome { marks, text, blind } = self.relays.decide(spec, pods, replicas, wall);
         turn.jobs.extend(marks.into_iter().map(|(pod, mark)| Job::Mark(pod, mark)));
         turn.notes.extend(text.map(|text| Note::normal("Scaled", text)));
+        let blind = blind.map(|why| format!("media.autoscaling.cpu: {why}: sessions alone count"));
+        turn.notes.extend(blind.map(|text| Note::warning("CpuUnknown", text)));
+    }
+
+    /// Tells the compiler where balancers are reached.
+    fn reach(&mut self, now: Duration) {
+        let nodes = self.nodes(now).remove(&Service::Balancer).unwrap_or_default();
+        // Before anything is compiled the one there is: registrars are not to be without for a moment.
+        let first = || self.resources.resources().map(|(_, known)| known).next();
+        let pbx = self.resources.pbx().map(|(pbx, _)| pbx).or_else(first);
+        let Some((pbx, Spec::Pbx(spec))) = pbx.map(|pbx| (pbx, pbx.resource.spec.as_ref())) else { return };
+        let services = self.objects.hosts(&pbx.uid);
+        let hosts = build::own_hosts(&self.name, &pbx.resource.name, spec, nodes.into_iter(), services);
+        self.resources.reached_at(hosts);
     }
 
     /// What is seen in the cluster that objects depend on.
     fn facts(&mut self, now: Duration) -> build::Facts {
+        let nodes = self.nodes(now);
+        let (ingress, relays) = (self.objects.ingress(), self.relays.replicas());
+        build::Facts { nodes, ingress, relays, ..build::Facts::default() }
+    }
+
+    /// The nodes of each service's pods.
+    fn nodes(&mut self, now: Duration) -> BTreeMap<Service, BTreeSet<IpAddr>> {
         for seen in self.pods.values() {
             if let Some(node) = seen.node {
                 self.nodes.insert((seen.pod.service, node), now);
@@ -399,8 +438,7 @@ impl Site {
         for (service, node) in self.nodes.keys() {
             nodes.entry(*service).or_default().insert(*node);
         }
-        let (ingress, relays) = (self.objects.ingress(), self.relays.replicas());
-        build::Facts { nodes, ingress, relays, ..build::Facts::default() }
+        nodes
     }
 
     /// Judges what is live.
@@ -461,38 +499,6 @@ impl Site {
         self.stored = if done && self.stored == Stored::Storing { Stored::Yes } else { Stored::No };
     }
 
-    /// What to write at a place, with the uid of the resource; none: it rests.
-    pub fn content(&self, place: &Place, wall: Duration) -> Option<(String, Content)> {
-        let (_, id, aspect) = place;
-        let known = self.resources.get(id)?;
-        let content = match aspect {
-            Aspect::Conditions => {
-                let compiled = self.resources.compiler()?.statuses().get(id)?;
-                let programmed = self.latch.as_ref()?.get(id);
-                let pods = self.trouble.as_ref().filter(|_| id.kind == Kind::Pbx);
-                let verdict = Verdict { compiled, programmed, pods };
-                Content::Conditions(status::plan(&known.conditions, verdict, wall)?)
-            }
-            Aspect::Observed => {
-                let registered = self.registered.as_ref()?.get(endpoint(&known.resource)?);
-                let observed = registered.copied().unwrap_or_default().status();
-                Content::Observed(Some(observed).filter(|observed| *observed != known.observed)?)
-            }
-        };
-        Some((known.uid.clone(), content))
-    }
-
-    /// This was written and made this version.
-    pub fn written(&mut self, id: &ResourceId, version: u64, content: Content) {
-        if let Some(known) = self.resources.get_mut(id) {
-            match content {
-                Content::Conditions(conditions) => known.conditions = conditions,
-                Content::Observed(observed) => known.observed = observed,
-            }
-            known.version = known.version.max(version);
-        }
-    }
-
     /// Where the store's URL stands, if it does, and that Secret's resource version; `default` where the Pbx says nothing.
     pub fn store(&self, default: &SecretRef) -> Option<(SecretRef, String)> {
         let (pbx, _) = self.resources.pbx()?;
@@ -502,28 +508,10 @@ impl Site {
         Some((at.clone(), version))
     }
 
-    /// What the store says of who is registered and of what relays carry.
-    pub fn news(&mut self, news: News, statuses: &mut Queue) {
-        let names: Vec<String> = match news {
-            News::Relays(sessions) => return self.relays.news(sessions),
-            News::All(all) => {
-                self.registered = Some(all);
-                // Also those that are not in it: the status of before may say otherwise.
-                self.resources.names().cloned().collect()
-            }
-            News::One(name, registration) => {
-                let registered = self.registered.get_or_insert_default();
-                if registration.contacts > 0 {
-                    registered.insert(name.clone(), registration);
-                } else {
-                    registered.remove(&name);
-                }
-                vec![name]
-            }
-        };
-        for id in names.iter().flat_map(|name| self.resources.endpoints(name)) {
-            statuses.push((self.name.clone(), id.clone(), Aspect::Observed));
-        }
+    /// The Pbx whose relays' CPU counts, if one does.
+    pub fn measures_cpu(&self) -> Option<&str> {
+        let (owner, spec, _) = self.built.as_ref()?;
+        Settings::of(spec)?.cpu.map(|_| owner.name.as_str())
     }
 
     /// A resource.
@@ -549,45 +537,6 @@ impl Site {
 
 fn owner_of(pbx: &Known) -> Owner {
     Owner { name: pbx.resource.name.clone(), uid: pbx.uid.clone() }
-}
-
-/// Services that are to have no pods.
-fn off(objects: &apply::Site) -> BTreeSet<Service> {
-    let tiers = objects.tiers();
-    let on = |service: &Service| {
-        let tier = tiers.iter().find(|(tier, _)| tier == service);
-        // What is not there yet, or is not known of yet, is to have some.
-        tier.is_some_and(|(_, live)| live.and_then(|l| l.pods).is_none_or(|pods| !pods.current || pods.wanted > 0))
-    };
-    if tiers.is_empty() { BTreeSet::new() } else { SERVICES.into_iter().filter(|service| !on(service)).collect() }
-}
-
-/// What is wrong with the objects of a Pbx or their pods, in one word and for people.
-fn trouble(objects: &apply::Site) -> Option<(String, String)> {
-    let failures: Vec<String> = objects.failures().map(|(key, why)| format!("{key}: {why}")).collect();
-    if !failures.is_empty() {
-        return Some(("ApplyFailed".into(), failures.join("; ")));
-    }
-    let wrong: Vec<String> = objects.tiers().into_iter().filter_map(|(service, live)| wrong(service, live)).collect();
-    if !wrong.is_empty() {
-        return Some(("PodsNotAvailable".into(), wrong.join("; ")));
-    }
-    (!objects.is_applied()).then(|| ("Applying".into(), "objects are being applied".into()))
-}
-
-/// What a tier lacks.
-fn wrong(service: Service, live: Option<&Live>) -> Option<String> {
-    let service = service.as_str();
-    let Some(pods) = live.and_then(|live| live.pods) else { return Some(format!("{service}: not made yet")) };
-    let Pods { wanted, updated, available, all, current } = pods;
-    let what = match pods.at_strength() {
-        true => return None,
-        false if !current => "changed just now".to_owned(),
-        false if updated < wanted => format!("{updated} of {wanted} pods are as they should be"),
-        false if available < wanted => format!("{available} of {wanted} pods are available"),
-        false => format!("{} pods of before are still there", all - wanted),
-    };
-    Some(format!("{service}: {what}"))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ struct Site {
 }
 
 fn resource_of(name: &str, spec: Spec) -> Change {
-    Change::Put(Resource { name: name.into(), generation: 1, created: None, spec: Box::new(spec) })
+    Change::Put(Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(spec) })
 }
 
 /// Compiles to an entry for routers, and one for registrars when it may register.

@@ -76,9 +76,19 @@ impl Queue {
         if self.writing.len() >= AT_A_TIME || self.free > now {
             return None;
         }
-        let place = self.waiting.pop_front()?;
+        // Parts of one status are written one after the other, in the order in which they were asked for.
+        let at = self.waiting.iter().position(|place| !self.other_is_written(place))?;
+        let place = self.waiting.remove(at)?;
         self.known.remove(&place);
         Some(place)
+    }
+
+    fn other_is_written(&self, (namespace, id, aspect): &Place) -> bool {
+        let other = match aspect {
+            Aspect::Conditions => Aspect::Observed,
+            Aspect::Observed => Aspect::Conditions,
+        };
+        !self.writing.is_empty() && self.writing.contains_key(&(namespace.clone(), id.clone(), other))
     }
 
     /// It is being written.
@@ -99,7 +109,8 @@ impl Queue {
 
     /// When [`Queue::next`] may give something though nothing has changed.
     pub fn deadline(&self) -> Option<Duration> {
-        let free = (!self.waiting.is_empty() && self.writing.len() < AT_A_TIME).then_some(self.free);
+        let may = || self.waiting.iter().any(|place| !self.other_is_written(place));
+        let free = (self.writing.len() < AT_A_TIME && may()).then_some(self.free);
         free.into_iter().chain(self.resting.values().copied()).min()
     }
 }
@@ -156,6 +167,24 @@ mod tests {
         queue.end(first.clone(), true, now);
         let later = now + MS * 50;
         assert_eq!((queue.next(later), queue.next(later), queue.next(later)), (Some(place(2)), Some(first), None));
+    }
+
+    #[test]
+    fn parts_of_one_status_are_written_one_after_the_other() {
+        let (mut queue, now) = (Queue::default(), MS * 10_000);
+        let (conditions, (namespace, id, _)) = (place(1), place(1));
+        let observed = (namespace, id, Aspect::Observed);
+        queue.push(observed.clone());
+        queue.push(conditions.clone());
+        assert_eq!(queue.next(now), Some(observed.clone()));
+        queue.begin(observed.clone(), now);
+        let later = now + MS * 50;
+        assert_eq!((queue.next(later), queue.deadline()), (None, None));
+        queue.push(place(2));
+        assert_eq!((queue.next(later), queue.next(later)), (Some(place(2)), None), "another one need not wait");
+        queue.end(observed, true, later);
+        assert_eq!(queue.deadline(), Some(later));
+        assert_eq!(queue.next(later), Some(conditions));
     }
 
     #[test]

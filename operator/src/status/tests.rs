@@ -5,12 +5,13 @@ use crate::programmed::Reason;
 use api::Kind;
 use api::{Change, Compiler, Held, Resource, Spec};
 use serde_json::json;
+use std::sync::Arc;
 
 const AT: Duration = Duration::from_secs(1_000);
 
 fn dialplan(name: &str, generation: i64, pattern: &str) -> Change {
     let spec = json!({"extensions": [{"pattern": pattern, "steps": [{"answer": {}}]}]});
-    let spec = Box::new(Spec::Dialplan(serde_json::from_value(spec).unwrap()));
+    let spec = Arc::new(Spec::Dialplan(serde_json::from_value(spec).unwrap()));
     Change::Put(Resource { name: name.into(), generation, created: None, spec })
 }
 

@@ -4,12 +4,14 @@ use super::raw::Raw;
 use super::{Fact, Key, Known, ObjectKey, Seen};
 use crate::apply::Live;
 use crate::engine::Marks;
+use crate::observe::Observed;
 use crate::programmed;
 use api::{Kind, Resource, ResourceId, Spec};
 use k8s_openapi::api::core::v1::{self as core, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{DynamicObject, PartialObjectMeta};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The label that names the Pbx.
@@ -28,7 +30,7 @@ pub(super) fn resource(kind: Kind, raw: Raw) -> Option<(Key, Fact)> {
         Kind::Dispatcher => serde_json::from_value(spec).map(Spec::Dispatcher),
     };
     let spec = match spec {
-        Ok(spec) => Box::new(spec),
+        Ok(spec) => Arc::new(spec),
         Err(error) => return Some((key, Fact::Unreadable(error.to_string()))),
     };
     let created = metadata.creation_timestamp.as_ref().and_then(since_epoch);
@@ -36,7 +38,7 @@ pub(super) fn resource(kind: Kind, raw: Raw) -> Option<(Key, Fact)> {
     // A status that somebody has spoilt is as none: it is written anew.
     let conditions = status.get_mut("conditions").map(Value::take);
     let conditions = conditions.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
-    let observed = serde_json::from_value(status).unwrap_or_default();
+    let observed = Observed::read(kind, status);
     let uid = metadata.uid.unwrap_or_default();
     Some((key, Fact::Resource(Box::new(Known { resource, uid, version, conditions, observed }))))
 }
@@ -92,7 +94,8 @@ mod tests {
         let Fact::Resource(known) = fact else { panic!("{fact:?}") };
         assert_eq!((known.resource.generation, known.uid.as_str(), known.version), (3, "u", 7));
         assert_eq!(known.resource.created, Some(Duration::from_secs(100)));
-        assert_eq!((known.observed.registered, known.observed.contacts), (Some(true), Some(2)));
+        let Observed::Endpoint(registered) = &known.observed else { panic!("{:?}", known.observed) };
+        assert_eq!((registered.registered, registered.contacts), (Some(true), Some(2)));
         assert_eq!((known.conditions.len(), known.conditions[0].observed_generation), (1, 2));
         text["spec"] = json!({"context": 5});
         let (_, fact) = resource(Kind::PbxEndpoint, read(text)).unwrap();

@@ -57,9 +57,9 @@ impl Core {
         }
     }
 
-    /// Refuses offers of calls that are not known yet, from now on.
-    pub fn drain(&mut self) {
-        self.draining = true;
+    /// Whether offers of calls that are not known yet are refused from now on.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
     }
 
     /// Limits for idle calls from now on, those that exist included.

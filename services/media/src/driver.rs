@@ -117,10 +117,10 @@ impl MediaHandle {
         Counters::from_values(sum)
     }
 
-    /// Refuses new calls from now on; those that are known go on.
-    pub fn drain(&self) {
+    /// Whether new calls are refused from now on; those that are known go on.
+    pub fn set_draining(&self, draining: bool) {
         for shard in self.shards.iter() {
-            shard.drain.store(true, Ordering::Release);
+            shard.drain.store(draining, Ordering::Release);
             shard.wake.wake();
         }
     }
@@ -378,9 +378,7 @@ impl Worker {
     fn orders(&mut self) {
         while let Ok(order) = self.orders.try_recv() {
             // Looked at for each: who drains and then asks is answered as drained.
-            if self.shard.drain.load(Ordering::Acquire) {
-                self.core.drain();
-            }
+            self.core.set_draining(self.shard.drain.load(Ordering::Acquire));
             let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
             let now = Now { mono: self.start.elapsed(), wall };
             let reply = self.core.command(&order.command, now, &mut self.sockets);

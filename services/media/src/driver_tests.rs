@@ -240,7 +240,7 @@ async fn an_idle_call_ends_and_shutdown_closes_everything() {
     assert_eq!((event.event.kind, event.event.seq), (MediaEventKind::Ended, 1));
     assert_eq!(relay.handle.request(Command::List { limit: 9 }).await, Reply::Calls(vec![]));
     let (to_a, to_b) = connect(&relay.handle, "open", &a, &b).await;
-    relay.handle.drain();
+    relay.handle.set_draining(true);
     let refused = relay.handle.request(Command::Offer(description("new", &a.sdp))).await;
     assert_eq!(refused, Reply::Error("draining: no new calls".into()));
     let handle = relay.handle.clone();

@@ -46,6 +46,7 @@ pub async fn serve(config: Config, deps: Deps<MediaEntry>) -> anyhow::Result<(Ru
     let peers = mesh.peers();
     let mut member = mesh.join(Peer { ng: relay.ng, ..Peer::new(Service::Media, process) });
     let unsent = member.unsent();
+    let ordered = source.ordered_to_drain();
     let mut running = Running::new();
     running.spawn("media settings", follow(handle.clone(), source, health.part("media")));
     let keeper = Keeper {
@@ -59,6 +60,7 @@ pub async fn serve(config: Config, deps: Deps<MediaEntry>) -> anyhow::Result<(Ru
         member,
         unsent,
         drain,
+        ordered,
         leave,
         pulse: health.pulse("media"),
         metrics,
@@ -74,6 +76,8 @@ struct Keeper {
     teller: Teller,
     unsent: mpsc::Receiver<Unsent>,
     drain: Drain,
+    /// Whether the operator wants it emptied, which it may take back.
+    ordered: watch::Receiver<bool>,
     /// How long after a drain began owners are told to have their calls elsewhere.
     leave: Option<Duration>,
     pulse: Pulse,
@@ -86,6 +90,7 @@ impl Keeper {
         let mut tick = interval(BEAT);
         let mut draining: Option<Instant> = None;
         let mut leave: Option<Instant> = None;
+        self.ordered.mark_changed();
         loop {
             tokio::select! {
                 Some(event) = self.relay.events.recv() => self.teller.event(event, Instant::now()),
@@ -94,9 +99,14 @@ impl Keeper {
                 }
                 () = self.drain.draining(), if draining.is_none() => {
                     let now = Instant::now();
-                    (draining, leave) = (Some(now), self.leave.map(|after| now + after));
-                    self.relay.handle.drain();
-                    self.member.set_state(PeerState::Draining);
+                    // What it was ordered before counts.
+                    (draining, leave) = (Some(now), leave.or(self.leave.map(|after| now + after)));
+                    self.take_new(false);
+                }
+                Ok(()) = self.ordered.changed(), if draining.is_none() => {
+                    let drain = *self.ordered.borrow_and_update();
+                    leave = self.leave.filter(|_| drain).map(|after| Instant::now() + after);
+                    self.take_new(!drain);
                 }
                 _ = tick.tick() => {
                     let now = Instant::now();
@@ -111,7 +121,7 @@ impl Keeper {
                         self.relay.shutdown().await;
                         return Ok(());
                     }
-                    if leave.is_some_and(|at| now >= at) {
+                    if counters.calls > 0 && leave.is_some_and(|at| now >= at) {
                         tracing::info!(calls = counters.calls, "the drain is nearly over: calls are to go elsewhere");
                         leave = Some(now + LEAVE_AGAIN);
                         self.relay.handle.leave();
@@ -119,6 +129,14 @@ impl Keeper {
                 }
             }
         }
+    }
+}
+
+impl Keeper {
+    /// Whether calls that are not known yet are taken.
+    fn take_new(&self, take: bool) {
+        self.relay.handle.set_draining(!take);
+        self.member.set_state(if take { PeerState::Serving } else { PeerState::Draining });
     }
 }
 
@@ -274,6 +292,41 @@ mod tests {
         assert_eq!((from, event.kind), (RELAY, MediaEventKind::SessionTimeout));
         soon(running.join()).await.unwrap();
         assert!(environment.mesh.peers().borrow().get(RELAY).is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_relay_that_is_to_be_emptied_takes_nothing_new_until_that_is_taken_back_and_has_its_calls_moved() {
+        let environment = Environment::in_memory();
+        let mut router = environment.mesh.join(Peer::new(Service::Router, ROUTER));
+        let mut told = router.events();
+        let source = MemorySource::starting_at(limits(300, 1));
+        let config = Config {
+            rtp_address: [127, 0, 0, 1].into(),
+            ports: 24300..=24339,
+            drain_limit: Some(Duration::from_millis(200)),
+            ..Config::default()
+        };
+        source.order_drain(true);
+        let deps = environment.deps(RELAY, source.subscribe(RELAY));
+        let (mut running, handle) = serve(config, deps).await.unwrap();
+        let mut peers = environment.mesh.peers();
+        let state = |state| move |peers: &Arc<Peers>| peers.get(RELAY).is_some_and(|p| p.state == state);
+        soon(peers.wait_for(state(PeerState::Draining))).await.unwrap();
+        assert!(matches!(connect(&handle, &ROUTER.to_string()).await, Reply::Error(_)));
+        source.order_drain(false);
+        soon(peers.wait_for(state(PeerState::Serving))).await.unwrap();
+        assert!(matches!(connect(&handle, &ROUTER.to_string()).await, Reply::Sdp(_)));
+        source.order_drain(true);
+        let (from, event) = soon(told.recv()).await.unwrap();
+        assert_eq!((from, event.kind), (RELAY, MediaEventKind::Draining));
+        let gone = Delete { call_id: "one".into(), ..Delete::default() };
+        handle.request(Command::Delete(gone)).await;
+        // Empty, it stays, and may be wanted again; only its own drain ends it.
+        soon(peers.wait_for(|peers| peers.get(RELAY).is_some_and(|p| p.load == 0))).await.unwrap();
+        source.order_drain(false);
+        soon(peers.wait_for(state(PeerState::Serving))).await.unwrap();
+        environment.drain.start();
+        soon(running.join()).await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

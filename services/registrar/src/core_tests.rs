@@ -243,6 +243,8 @@ fn an_aor_belongs_to_its_user() {
         ("<sip:80%305@pbx.example>", 200),
         // The address that the packet was sent to is ours.
         ("<sip:8005@127.0.0.1:5060>", 200),
+        // So is where the balancers are said to be reached.
+        ("<sip:8005@LB.example.org>", 200),
     ] {
         let mut phone = Phone::new("8005", "secret5");
         phone.to = to.into();

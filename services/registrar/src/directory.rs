@@ -61,10 +61,10 @@ impl Directory {
         self.by_user.get(username)
     }
 
-    /// True if a To of this host (without port) can be ours; `own` are this installation's addresses and names.
+    /// True if a To of this host (without port) can be ours; `own` are addresses and names that were not published.
     pub fn is_ours<'h>(&self, host: &str, mut own: impl Iterator<Item = &'h str>) -> bool {
         self.pbx.domains.is_empty()
-            || self.pbx.domains.iter().any(|d| d.eq_ignore_ascii_case(host))
+            || self.pbx.domains.iter().chain(&self.pbx.hosts).any(|d| d.eq_ignore_ascii_case(host))
             || own.any(|o| o.eq_ignore_ascii_case(host))
     }
 }

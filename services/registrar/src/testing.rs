@@ -36,7 +36,8 @@ pub(crate) fn snapshot(domains: &[&str]) -> Snapshot<RegistrarEntry> {
         }
     };
     let nobody = RegistrarEntry::Endpoint { name: "open".into(), auth: None, aor: rules_of(&endpoint("x", "x", 1)) };
-    let pbx = PbxEntry { domains: domains.iter().map(|d| (*d).to_owned()).collect(), realm: "kubepbx".into() };
+    let domains: Vec<String> = domains.iter().map(|d| (*d).to_owned()).collect();
+    let pbx = PbxEntry { domains, hosts: vec!["lb.example.org".into()], ..PbxEntry::default() };
     let entries = [
         ("Pbx/pbx", RegistrarEntry::Pbx(pbx)),
         ("PbxEndpoint/8005", endpoint("8005", "secret5", 1)),

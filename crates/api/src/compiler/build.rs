@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use contract::config::{
     Algorithm, AorEntry, Auth, BalancerEntry, ConferenceEntry, Destination, DispatcherEntry, EndpointEntry, IdentifyBy,
@@ -11,7 +12,7 @@ use dialplan::{Cause, ErrorKind, Pattern, Plan, Target, Template};
 use ipnet::IpNet;
 
 use super::entries::Entries;
-use super::{Claim, Finding, Reason, Resource, ResourceId, Spec};
+use super::{Claim, Claims, Finding, Reason, Resource, ResourceId, Spec};
 use crate::{DialplanSpec, DispatcherSpec, PbxEndpointSpec, PbxSpec, SecretValue, ha1};
 
 /// What a resource refers to.
@@ -45,8 +46,8 @@ impl Ref {
 /// A resource compiled by itself.
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
-    /// What it wants alone, and the field that says so.
-    pub(super) claims: BTreeMap<Claim, String>,
+    /// What it wants alone; [`path`] says which field says so.
+    pub(super) claims: Claims,
     /// What it refers to, and the field that says so.
     pub(super) references: Vec<(Ref, String)>,
     /// None when it is invalid; then `findings` says why.
@@ -58,6 +59,18 @@ pub(super) type Secrets = BTreeMap<String, BTreeMap<String, SecretValue>>;
 
 /// Compiles a resource by itself.
 pub(super) fn candidate(resource: &Resource, secrets: &Secrets, realm: &str) -> Candidate {
+    let (mut work, entries) = compiled(resource, secrets, realm);
+    work.references.shrink_to_fit();
+    let claims = Arc::new(work.claims.into_keys().collect());
+    Candidate { claims, references: work.references, entries, findings: work.findings }
+}
+
+/// The field by which a resource makes a claim. Asked for seldom, it is not kept.
+pub(super) fn path(resource: &Resource, claim: &Claim) -> String {
+    compiled(resource, &Secrets::new(), "").0.claims.remove(claim).unwrap_or_default()
+}
+
+fn compiled(resource: &Resource, secrets: &Secrets, realm: &str) -> (Work, Option<Entries>) {
     let mut work = Work { id: resource.id(), claims: BTreeMap::new(), references: Vec::new(), findings: Vec::new() };
     let entries = match resource.spec.as_ref() {
         Spec::Pbx(spec) => {
@@ -70,22 +83,22 @@ pub(super) fn candidate(resource: &Resource, secrets: &Secrets, realm: &str) -> 
         Spec::Dispatcher(spec) => work.dispatcher(spec),
     };
     let entries = entries.filter(|_| work.findings.is_empty());
-    Candidate { claims: work.claims, references: work.references, entries, findings: work.findings }
+    (work, entries)
 }
 
 /// What a `Pbx` compiles to.
 pub(super) fn pbx_entries(spec: &PbxSpec) -> Entries {
-    let pbx = PbxEntry { domains: spec.domains.clone(), realm: spec.realm.clone() };
+    let pbx = PbxEntry { domains: spec.domains.clone(), realm: spec.realm.clone(), hosts: Vec::new() };
     let seconds = |duration: crate::Duration| u32::try_from(duration.get().as_secs()).unwrap_or(u32::MAX).max(1);
     Entries {
-        balancer: Some(BalancerEntry::Pbx(pbx.clone())),
-        registrar: Some(RegistrarEntry::Pbx(pbx.clone())),
-        router: Some(RouterEntry::Pbx(pbx.clone())),
-        media: Some(MediaEntry::Pbx {
-            timeout: seconds(spec.media.timeout),
-            held_timeout: seconds(spec.media.held_timeout),
-        }),
-        conference: Some(ConferenceEntry::Pbx(pbx)),
+        balancer: Some(BalancerEntry::Pbx(pbx.clone()).into()),
+        registrar: Some(RegistrarEntry::Pbx(pbx.clone()).into()),
+        router: Some(RouterEntry::Pbx(pbx.clone()).into()),
+        media: Some(
+            MediaEntry::Pbx { timeout: seconds(spec.media.timeout), held_timeout: seconds(spec.media.held_timeout) }
+                .into(),
+        ),
+        conference: Some(ConferenceEntry::Pbx(pbx).into()),
     }
 }
 
@@ -116,18 +129,18 @@ impl Work {
         self.references.push((Ref::Context(spec.context.clone()), "spec.context".into()));
         let auth = spec.auth.as_ref().and_then(|auth| self.auth(auth, secrets, realm));
         let networks = spec.identify.as_ref().map(|identify| self.networks(&identify.networks)).unwrap_or_default();
-        let trunk =
-            spec.trust_id_inbound.then(|| BalancerEntry::Trunk { name: name.clone(), networks: networks.clone() });
-        let registrar = spec.aor.as_ref().map(|aor| RegistrarEntry::Endpoint {
-            name: name.clone(),
-            auth: auth.clone(),
-            aor: AorEntry {
+        let trunk = spec
+            .trust_id_inbound
+            .then(|| BalancerEntry::Trunk { name: name.clone(), networks: networks.clone() }.into());
+        let registrar = spec.aor.as_ref().map(|aor| {
+            let aor = AorEntry {
                 max_contacts: aor.max_contacts,
                 remove_existing: aor.remove_existing,
                 minimum_expiration: aor.minimum_expiration,
                 maximum_expiration: aor.maximum_expiration,
                 default_expiration: aor.default_expiration,
-            },
+            };
+            RegistrarEntry::Endpoint { name: name.clone(), auth: auth.clone(), aor }.into()
         });
         let router = RouterEntry::Endpoint(EndpointEntry {
             name,
@@ -146,7 +159,7 @@ impl Work {
                 .collect(),
             networks,
         });
-        Some(Entries { balancer: trunk, registrar, router: Some(router), ..Entries::default() })
+        Some(Entries { balancer: trunk, registrar, router: Some(router.into()), ..Entries::default() })
     }
 
     fn auth(&mut self, auth: &crate::Auth, secrets: &Secrets, realm: &str) -> Option<Auth> {
@@ -212,7 +225,7 @@ impl Work {
             return None;
         }
         match Plan::new(name, spec.includes.clone(), extensions) {
-            Ok(plan) => Some(Entries { router: Some(RouterEntry::Context(plan)), ..Entries::default() }),
+            Ok(plan) => Some(Entries { router: Some(RouterEntry::Context(plan).into()), ..Entries::default() }),
             Err(error) => {
                 self.dialplan_error("spec", &error);
                 None
@@ -316,7 +329,7 @@ impl Work {
             unavailable: (spec.unavailable.status, spec.unavailable.reason.clone()),
             extensions: patterns.to_vec(),
         };
-        Some(Entries { balancer: Some(BalancerEntry::Dispatcher(entry)), ..Entries::default() })
+        Some(Entries { balancer: Some(BalancerEntry::Dispatcher(entry).into()), ..Entries::default() })
     }
 }
 

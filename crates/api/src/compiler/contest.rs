@@ -14,8 +14,8 @@ use super::{Claim, ResourceId};
 pub(super) struct Contender<'a> {
     pub(super) id: &'a ResourceId,
     pub(super) created: Option<Duration>,
-    /// What it wants, each with the field that says so; none when it is invalid.
-    pub(super) wants: Option<&'a BTreeMap<Claim, String>>,
+    /// What it wants; none when it is invalid.
+    pub(super) wants: Option<&'a BTreeSet<Claim>>,
     /// What it holds.
     pub(super) holds: Option<&'a BTreeSet<Claim>>,
 }
@@ -43,7 +43,7 @@ pub(super) fn settle(contenders: &[Contender<'_>]) -> BTreeMap<ResourceId, Verdi
         let mut next = holds.clone();
         for contender in &order {
             if let (Some(Verdict::Has), Some(wants)) = (verdicts.get(contender.id), contender.wants) {
-                next.insert(contender.id, wants.keys().collect());
+                next.insert(contender.id, wants.iter().collect());
             }
         }
         if next == holds {
@@ -64,7 +64,7 @@ fn round<'a>(
         let mut taken: BTreeMap<&Claim, &ResourceId> = BTreeMap::new();
         for contender in order {
             for claim in holds.get(contender.id).unwrap_or(&nothing) {
-                if stuck.contains(contender.id) || contender.wants.is_some_and(|wants| wants.contains_key(*claim)) {
+                if stuck.contains(contender.id) || contender.wants.is_some_and(|wants| wants.contains(*claim)) {
                     taken.entry(claim).or_insert(contender.id);
                 }
             }
@@ -76,7 +76,7 @@ fn round<'a>(
                 verdicts.insert(contender.id, Verdict::Invalid);
                 continue;
             };
-            let foreign = wants.keys().find_map(|claim| {
+            let foreign = wants.iter().find_map(|claim| {
                 let winner = taken.get(claim).filter(|winner| **winner != contender.id)?;
                 Some(Verdict::Lost { claim: claim.clone(), winner: (*winner).clone() })
             });
@@ -86,7 +86,7 @@ fn round<'a>(
                     verdicts.insert(contender.id, lost);
                 }
                 None => {
-                    taken.extend(wants.keys().map(|claim| (claim, contender.id)));
+                    taken.extend(wants.iter().map(|claim| (claim, contender.id)));
                     verdicts.insert(contender.id, Verdict::Has);
                 }
             }
@@ -111,7 +111,7 @@ mod tests {
             .iter()
             .map(|(name, created, wants, holds)| {
                 let id = ResourceId { kind: Kind::PbxEndpoint, name: (*name).to_owned() };
-                let wants = wants.map(|w| w.iter().map(|c| (claim(c), String::new())).collect::<BTreeMap<_, _>>());
+                let wants = wants.map(|w| w.iter().map(claim).collect::<BTreeSet<_>>());
                 let holds = holds.iter().map(claim).collect::<BTreeSet<_>>();
                 (id, Duration::from_secs(*created), wants, (!holds.is_empty()).then_some(holds))
             })

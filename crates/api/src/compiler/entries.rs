@@ -1,35 +1,49 @@
 //! What a resource compiles to, and where the entries of all resources come together for one kind of service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use contract::config::{
-    BalancerEntry, ConferenceEntry, Delta, MediaEntry, RegistrarEntry, RouterEntry, Snapshot, Version, entry_hash,
+    BalancerEntry, ConferenceEntry, Delta, MediaEntry, PbxEntry, RegistrarEntry, RouterEntry, Snapshot, Version,
+    entry_hash,
 };
 use serde::{Deserialize, Serialize};
 
-/// What one resource compiles to.
+/// What one resource compiles to. Clones share it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Entries {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) balancer: Option<BalancerEntry>,
+    pub(super) balancer: Option<Arc<BalancerEntry>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) registrar: Option<RegistrarEntry>,
+    pub(super) registrar: Option<Arc<RegistrarEntry>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) router: Option<RouterEntry>,
+    pub(super) router: Option<Arc<RouterEntry>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) media: Option<MediaEntry>,
+    pub(super) media: Option<Arc<MediaEntry>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) conference: Option<ConferenceEntry>,
+    pub(super) conference: Option<Arc<ConferenceEntry>>,
 }
 
 impl Entries {
     /// The realm that a `Pbx`'s entries say.
     pub(super) fn realm(&self) -> Option<&str> {
-        match &self.registrar {
+        match self.registrar.as_deref() {
             Some(RegistrarEntry::Pbx(pbx)) => Some(&pbx.realm),
             _ => None,
         }
+    }
+}
+
+impl Entries {
+    /// With the hosts at which balancers are reached. Without domains every host is ours, and none is told.
+    pub(super) fn reached_at(mut self, hosts: &BTreeSet<String>) -> Self {
+        if let Some(RegistrarEntry::Pbx(pbx)) = self.registrar.as_deref()
+            && !pbx.domains.is_empty()
+        {
+            let hosts = hosts.iter().cloned().collect();
+            self.registrar = Some(Arc::new(RegistrarEntry::Pbx(PbxEntry { hosts, ..pbx.clone() })));
+        }
+        self
     }
 }
 
@@ -52,9 +66,9 @@ impl<E: Serialize + Clone + PartialEq> Outlet<E> {
     }
 
     /// Says what stands under a key from now on; at most once a key between two deltas.
-    pub(super) fn set(&mut self, key: &str, entry: Option<E>) {
+    pub(super) fn set(&mut self, key: &str, entry: Option<Arc<E>>) {
         let old = self.snapshot.entries.get(key);
-        if old.map(|old| old.as_ref()) == entry.as_ref() {
+        if old == entry.as_ref() {
             return;
         }
         let hash = &mut self.next.to.hash;
@@ -63,8 +77,7 @@ impl<E: Serialize + Clone + PartialEq> Outlet<E> {
         }
         match entry {
             Some(entry) => {
-                *hash = hash.wrapping_add(entry_hash(key, &entry));
-                let entry = Arc::new(entry);
+                *hash = hash.wrapping_add(entry_hash(key, entry.as_ref()));
                 self.snapshot.entries.insert(key.to_owned(), entry.clone());
                 self.next.put.insert(key.to_owned(), entry);
             }

@@ -1,13 +1,12 @@
 //! What the compiler says about a resource.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::build::Ref;
-use super::{Claim, ResourceId};
+use super::{Claim, Claims, ResourceId};
 use crate::conditions::{self, Condition};
 
 /// Why something is found wrong: the `reason` of the condition.
@@ -156,7 +155,7 @@ pub struct Status {
     pub findings: Vec<Finding>,
     /// What it holds alone.
     #[serde(skip)]
-    pub(super) claims: BTreeSet<Claim>,
+    pub(super) claims: Claims,
 }
 
 impl Status {

@@ -1,7 +1,8 @@
 //! What the compiler takes in: plain types, filled by the operator or by a folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -61,7 +62,7 @@ pub struct Resource {
     /// metadata.creationTimestamp since the UNIX epoch; none in a folder, where nothing is older than another.
     pub created: Option<Duration>,
     /// Its spec.
-    pub spec: Box<Spec>,
+    pub spec: Arc<Spec>,
 }
 
 impl Resource {
@@ -109,4 +110,6 @@ pub enum Change {
         /// The Secret's name.
         name: String,
     },
+    /// A fact: where the balancers are reached now, as hosts without ports. None until it is said.
+    Hosts(BTreeSet<String>),
 }

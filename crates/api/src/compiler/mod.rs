@@ -13,11 +13,13 @@
 mod build;
 mod contest;
 mod entries;
+mod few;
 mod finding;
 mod input;
 mod pbx;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use contract::config::{BalancerEntry, ConferenceEntry, MediaEntry, RegistrarEntry, RouterEntry, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use build::Candidate;
 use contest::{Contender, Verdict};
 use entries::{Entries, Outlet};
+use few::Few;
 pub use finding::{Finding, Reason, State, Status};
 pub use input::{Change, Kind, Resource, ResourceId, Spec};
 
@@ -48,6 +51,9 @@ pub enum Claim {
     Match(dialplan::Pattern),
 }
 
+/// Claims of one resource, which several tables share.
+type Claims = Arc<BTreeSet<Claim>>;
+
 /// What the compiler remembers that its inputs do not say; see the module.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Held {
@@ -58,7 +64,7 @@ pub struct Held {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct HeldResource {
     id: ResourceId,
-    claims: BTreeSet<Claim>,
+    claims: Claims,
     /// None for a resource that compiles and is here only because it holds what others want.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     entries: Option<Entries>,
@@ -98,7 +104,7 @@ impl Delta {
 /// What a resource has live.
 #[derive(Debug, Clone)]
 struct Live {
-    claims: BTreeSet<Claim>,
+    claims: Claims,
     /// None only between restoring and the first changes.
     entries: Option<Entries>,
 }
@@ -113,11 +119,13 @@ pub struct Compiler {
     lost: BTreeMap<ResourceId, Finding>,
     statuses: BTreeMap<ResourceId, Status>,
     /// Who wants or holds a claim, and under which claims a resource is filed there.
-    interested: BTreeMap<Claim, BTreeSet<ResourceId>>,
-    filed: BTreeMap<ResourceId, BTreeSet<Claim>>,
+    interested: BTreeMap<Claim, Few<ResourceId>>,
+    filed: BTreeMap<ResourceId, Claims>,
     /// Who refers to a Secret, a context or an endpoint.
     referring: BTreeMap<build::Ref, BTreeSet<ResourceId>>,
     realm: String,
+    /// Where the balancers are reached.
+    hosts: BTreeSet<String>,
     balancer: Outlet<BalancerEntry>,
     registrar: Outlet<RegistrarEntry>,
     router: Outlet<RouterEntry>,
@@ -142,6 +150,7 @@ impl Compiler {
             filed: BTreeMap::new(),
             referring: BTreeMap::new(),
             realm: PbxSpec::default().realm,
+            hosts: BTreeSet::new(),
             balancer: Outlet::new(epoch),
             registrar: Outlet::new(epoch),
             router: Outlet::new(epoch),
@@ -201,6 +210,8 @@ impl Compiler {
                 self.secrets.remove(&name);
                 dirty.extend(self.referring.get(&build::Ref::Secret(name)).into_iter().flatten().cloned());
             }
+            // It joins what is live when that is published.
+            Change::Hosts(hosts) => self.hosts = hosts,
         }
     }
 
@@ -233,8 +244,8 @@ impl Compiler {
             .filter_map(|id| {
                 let candidate = self.candidates.get(id)?;
                 let created = self.resources.get(id)?.created;
-                let wants = candidate.entries.is_some().then_some(&candidate.claims);
-                Some(Contender { id, created, wants, holds: self.live.get(id).map(|live| &live.claims) })
+                let wants = candidate.entries.is_some().then_some(candidate.claims.as_ref());
+                Some(Contender { id, created, wants, holds: self.live.get(id).map(|live| live.claims.as_ref()) })
             })
             .collect();
         let verdicts = contest::settle(&contenders);
@@ -243,12 +254,12 @@ impl Compiler {
             match verdict {
                 Verdict::Has => {
                     if let Some(candidate) = self.candidates.get(&id) {
-                        let claims = candidate.claims.keys().cloned().collect();
+                        let claims = candidate.claims.clone();
                         self.live.insert(id.clone(), Live { claims, entries: candidate.entries.clone() });
                     }
                 }
                 Verdict::Lost { claim, winner } => {
-                    let path = self.candidates.get(&id).and_then(|c| c.claims.get(&claim)).cloned();
+                    let path = self.resources.get(&id).map(|resource| build::path(resource, &claim));
                     self.lost.insert(id.clone(), Finding::conflict(&id, path.unwrap_or_default(), &claim, &winner));
                 }
                 Verdict::Invalid => {}
@@ -270,8 +281,8 @@ impl Compiler {
         let mut near = of.clone();
         let mut waiting: Vec<ResourceId> = of.iter().cloned().collect();
         while let Some(id) = waiting.pop() {
-            for claim in self.filed.get(&id).into_iter().flatten() {
-                for other in self.interested.get(claim).into_iter().flatten() {
+            for claim in self.filed.get(&id).into_iter().flat_map(|claims| claims.iter()) {
+                for other in self.interested.get(claim).into_iter().flat_map(Few::iter) {
                     if near.insert(other.clone()) {
                         waiting.push(other.clone());
                     }
@@ -283,8 +294,12 @@ impl Compiler {
 
     /// Files a resource under the claims that it wants and holds now.
     fn file(&mut self, id: &ResourceId) {
-        let mut claims: BTreeSet<Claim> = self.live.get(id).map(|live| live.claims.clone()).unwrap_or_default();
-        claims.extend(self.candidates.get(id).into_iter().flat_map(|c| c.claims.keys().cloned()));
+        let held = self.live.get(id).map(|live| &live.claims);
+        let claims = match (held, self.candidates.get(id).map(|candidate| &candidate.claims)) {
+            (Some(held), Some(wanted)) if held == wanted => held.clone(),
+            (Some(held), Some(wanted)) => Arc::new(held.union(wanted).cloned().collect()),
+            (held, wanted) => held.or(wanted).cloned().unwrap_or_default(),
+        };
         for gone in self.filed.remove(id).unwrap_or_default().difference(&claims) {
             if let Some(who) = self.interested.get_mut(gone) {
                 who.remove(id);
@@ -293,7 +308,7 @@ impl Compiler {
                 }
             }
         }
-        for claim in &claims {
+        for claim in claims.iter() {
             self.interested.entry(claim.clone()).or_default().insert(id.clone());
         }
         if !claims.is_empty() {
@@ -321,12 +336,14 @@ impl Compiler {
 
     /// Brings the outlets to what is live, for the resources touched.
     fn publish(&mut self, touched: &BTreeSet<ResourceId>, restored: &BTreeSet<ResourceId>, delta: &mut Delta) {
-        for id in touched.iter().chain(restored) {
+        // Where balancers are reached may have changed without it.
+        let pbx = self.live.keys().find(|id| id.kind == Kind::Pbx).cloned();
+        for id in touched.iter().chain(restored).chain(&pbx) {
             let entries = self.live.get(id).and_then(|live| live.entries.as_ref());
-            self.set(&id.to_string(), entries.cloned());
+            self.set(&id.to_string(), entries.cloned().map(|entries| entries.reached_at(&self.hosts)));
         }
         // Without a Pbx the defaults hold, and services need not know that there is none.
-        let implicit = !self.live.keys().any(|id| id.kind == Kind::Pbx);
+        let implicit = pbx.is_none();
         self.set(IMPLICIT, implicit.then(|| build::pbx_entries(&PbxSpec::default())));
         delta.balancer = self.balancer.delta();
         delta.registrar = self.registrar.delta();
@@ -393,8 +410,8 @@ impl Compiler {
     }
 
     fn holder_exists(&self, claim: &Claim) -> bool {
-        let who = self.interested.get(claim).into_iter().flatten();
-        who.into_iter().any(|id| self.live.get(id).is_some_and(|live| live.claims.contains(claim)))
+        let mut who = self.interested.get(claim).into_iter().flat_map(Few::iter);
+        who.any(|id| self.live.get(id).is_some_and(|live| live.claims.contains(claim)))
     }
 
     /// What must outlive this compiler for its successor to judge alike; see the module.

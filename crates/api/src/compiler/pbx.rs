@@ -154,10 +154,11 @@ mod tests {
     use super::super::{Resource, Spec, build};
     use super::*;
     use serde_json::json;
+    use std::sync::Arc;
 
     fn findings(spec: Value) -> Vec<String> {
         let spec = Spec::Pbx(serde_json::from_value(spec).unwrap());
-        let resource = Resource { name: "pbx".into(), generation: 1, created: None, spec: Box::new(spec) };
+        let resource = Resource { name: "pbx".into(), generation: 1, created: None, spec: Arc::new(spec) };
         let secrets = [("redis".to_owned(), [("url".to_owned(), SecretValue::new("redis://redis"))].into())].into();
         let candidate = build::candidate(&resource, &secrets, "kubepbx");
         assert_eq!(candidate.entries.is_none(), !candidate.findings.is_empty());

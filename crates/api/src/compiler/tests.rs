@@ -20,7 +20,7 @@ fn endpoint(name: &str, username: &str, context: &str, secret: &str) -> Resource
         identify_by: vec![crate::IdentifyBy::Username],
         trust_id_inbound: false,
     };
-    Resource { name: name.into(), generation: 1, created: None, spec: Box::new(Spec::Endpoint(spec)) }
+    Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(Spec::Endpoint(spec)) }
 }
 
 fn context(name: &str, own: Option<&str>, pattern: &str) -> Resource {
@@ -30,7 +30,7 @@ fn context(name: &str, own: Option<&str>, pattern: &str) -> Resource {
         includes: vec![],
         extensions: vec![Extension { pattern: pattern.into(), steps }],
     };
-    Resource { name: name.into(), generation: 1, created: None, spec: Box::new(Spec::Dialplan(spec)) }
+    Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(Spec::Dialplan(spec)) }
 }
 
 fn dispatcher(name: &str, pattern: &str) -> Resource {
@@ -42,12 +42,12 @@ fn dispatcher(name: &str, pattern: &str) -> Resource {
         unavailable: crate::Unavailable::default(),
         matches: Some(Match { extensions: vec![pattern.into()] }),
     };
-    Resource { name: name.into(), generation: 1, created: None, spec: Box::new(Spec::Dispatcher(spec)) }
+    Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(Spec::Dispatcher(spec)) }
 }
 
 fn pbx(name: &str, realm: &str) -> Resource {
-    let spec = PbxSpec { realm: realm.into(), ..PbxSpec::default() };
-    Resource { name: name.into(), generation: 1, created: None, spec: Box::new(Spec::Pbx(spec)) }
+    let spec = PbxSpec { realm: realm.into(), domains: vec!["pbx.example.org".into()], ..PbxSpec::default() };
+    Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(Spec::Pbx(spec)) }
 }
 
 fn secret(name: &str, value: &str) -> Change {
@@ -102,6 +102,37 @@ fn the_realm_of_the_pbx_is_in_every_hash() {
     compiler.apply([Change::Delete(id(Kind::Pbx, "main"))]);
     assert_eq!(hash(&compiler), crate::ha1("u", "kubepbx", b"p"));
     assert!(compiler.media().entries.contains_key(IMPLICIT));
+}
+
+#[test]
+fn registrars_know_where_balancers_are_reached_while_there_are_domains() {
+    let mut compiler = compiler();
+    let hosts = |compiler: &Compiler, key: &str| match compiler.registrar().entries[key].as_ref() {
+        RegistrarEntry::Pbx(pbx) => pbx.hosts.clone(),
+        other => panic!("{other:?}"),
+    };
+    let at = |hosts: &[&str]| Change::Hosts(hosts.iter().map(|host| (*host).to_owned()).collect());
+    compiler.apply([at(&["192.0.2.7"]), Change::Put(pbx("main", "office"))]);
+    assert_eq!(hosts(&compiler, "Pbx/main"), ["192.0.2.7"]);
+    // A node more: registrars alone hear of it.
+    let delta = compiler.apply([at(&["192.0.2.7", "192.0.2.8"])]);
+    assert!(
+        delta.registrar.is_some() && delta.balancer.is_none() && delta.router.is_none() && delta.statuses.is_empty()
+    );
+    assert_eq!(hosts(&compiler, "Pbx/main"), ["192.0.2.7", "192.0.2.8"]);
+    assert!(compiler.apply([at(&["192.0.2.7", "192.0.2.8"])]).is_empty());
+    // Also while the Pbx is held.
+    let mut broken = pbx("main", "office");
+    let Spec::Pbx(spec) = Arc::make_mut(&mut broken.spec) else { panic!() };
+    spec.local_networks = vec!["nowhere".into()];
+    compiler.apply([Change::Put(broken)]);
+    compiler.apply([at(&["192.0.2.9"])]);
+    assert_eq!(
+        (state(&compiler, Kind::Pbx, "main"), hosts(&compiler, "Pbx/main")),
+        (State::Held, vec!["192.0.2.9".into()])
+    );
+    compiler.apply([Change::Delete(id(Kind::Pbx, "main"))]);
+    assert!(hosts(&compiler, IMPLICIT).is_empty(), "every host is ours");
 }
 
 #[test]
@@ -178,7 +209,7 @@ fn references_are_reported_and_forgotten() {
 fn a_trusted_trunk_reaches_the_balancer() {
     let mut compiler = compiler();
     let mut trunk = endpoint("trunk", "t", "c", "s");
-    if let Spec::Endpoint(spec) = trunk.spec.as_mut() {
+    if let Spec::Endpoint(spec) = Arc::make_mut(&mut trunk.spec) {
         spec.auth = None;
         spec.aor = None;
         spec.trust_id_inbound = true;
@@ -206,7 +237,7 @@ fn conditions_say_what_the_status_says() {
 fn a_dispatcher_says_what_the_balancer_needs() {
     let mut compiler = compiler();
     let mut resource = dispatcher("asterisk", "_9.");
-    if let Spec::Dispatcher(spec) = resource.spec.as_mut() {
+    if let Spec::Dispatcher(spec) = Arc::make_mut(&mut resource.spec) {
         spec.probe.interval = Duration::from_secs(2);
     }
     compiler.apply([Change::Put(resource), Change::Put(dispatcher("other", "_9."))]);
@@ -234,6 +265,7 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
         2 => (name(), prop::sample::select(vec!["1", "_2X", "_2[0-9]", "_bad["]), age.clone())
             .prop_map(move |(n, p, age)| aged(dispatcher(n, p), age)),
         1 => (name(), name(), age).prop_map(move |(n, realm, age)| aged(pbx(n, realm), age)),
+        1 => name().prop_map(|host| Change::Hosts([host.to_owned()].into())),
         2 => (name(), name()).prop_map(|(n, value)| secret(n, value)),
         1 => name().prop_map(|n| Change::SecretGone { name: n.into() }),
         3 => (prop::sample::select(Kind::ALL.to_vec()), name()).prop_map(|(kind, n)| Change::Delete(id(kind, n))),
@@ -250,6 +282,7 @@ fn inputs(changes: &[Change]) -> Vec<Change> {
             Change::Delete(id) => (id.to_string(), false),
             Change::Secret { name, .. } => (format!("Secret/{name}"), true),
             Change::SecretGone { name } => (format!("Secret/{name}"), false),
+            Change::Hosts(_) => ("Hosts".to_owned(), true),
         };
         if there {
             last.insert(key, change.clone());
@@ -327,7 +360,7 @@ proptest! {
             delta.registrar.iter().for_each(|delta| registrars.apply(delta).unwrap());
             delta.balancer.iter().for_each(|delta| balancers.apply(delta).unwrap());
             let mut held = BTreeSet::new();
-            for claim in compiler.live.values().flat_map(|live| &live.claims) {
+            for claim in compiler.live.values().flat_map(|live| live.claims.iter()) {
                 prop_assert!(held.insert(claim.clone()), "{:?} is held twice", claim);
             }
         }

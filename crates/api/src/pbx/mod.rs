@@ -38,9 +38,13 @@ pub use virtual_ip::VirtualIp;
     status = "PbxStatus",
     category = "kubepbx",
     doc = "The installation of a namespace: what holds for all its endpoints, and the five services that run it.",
-    printcolumn(name = "Realm", type_ = "string", json_path = ".spec.realm"),
+    printcolumn(name = "Pods", type_ = "string", json_path = ".status.pods"),
+    printcolumn(name = "Sessions", type_ = "integer", json_path = ".status.sessions"),
+    printcolumn(name = "Relays", type_ = "integer", json_path = ".status.relays"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Realm", type_ = "string", json_path = ".spec.realm", priority = 1),
+    printcolumn(name = "Scaling", type_ = "string", json_path = ".status.scaling", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -162,4 +166,24 @@ pub struct PbxStatus {
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+
+    /// Pods of the five services that are available, of those that there are to be, such as 11/12.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<String>,
+
+    /// Sessions (calls with media) that relays carry: written twice a minute at most, and when the figures beside it change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u64>,
+
+    /// Relays that take new sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relays: Option<u32>,
+
+    /// How many autoscaling by sessions wants of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_relays: Option<u32>,
+
+    /// How that came about, such as 3 relays: (25 sessions + 0 warm) / 10: 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<String>,
 }

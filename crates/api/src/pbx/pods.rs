@@ -111,6 +111,34 @@ impl Quantity {
         let units = ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
         number && units.contains(&unit)
     }
+
+    /// The quantity in billionths: of a core, for CPU. None if it is not valid.
+    pub fn nano(&self) -> Option<u64> {
+        let digits = self.0.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(self.0.len());
+        let (number, unit) = self.0.split_at(digits);
+        let binary = |power: i32| 1e9 * 1024f64.powi(power);
+        let factor = match unit {
+            "n" => 1.0,
+            "u" => 1e3,
+            "m" => 1e6,
+            "" => 1e9,
+            "k" => 1e12,
+            "M" => 1e15,
+            "G" => 1e18,
+            "T" => 1e21,
+            "P" => 1e24,
+            "E" => 1e27,
+            "Ki" => binary(1),
+            "Mi" => binary(2),
+            "Gi" => binary(3),
+            "Ti" => binary(4),
+            "Pi" => binary(5),
+            "Ei" => binary(6),
+            _ => return None,
+        };
+        // What is too large for the type becomes its largest.
+        number.parse::<f64>().ok().map(|number| (number * factor).round() as u64)
+    }
 }
 
 impl fmt::Display for Quantity {
@@ -272,6 +300,20 @@ mod tests {
         }
         for bad in ["", "m", "1 Mi", "1.2.3", "-1", "128MB", "."] {
             assert!(!Quantity::from(bad).is_valid(), "{bad}");
+        }
+        for (text, nano) in [
+            ("2", Some(2_000_000_000)),
+            ("500m", Some(500_000_000)),
+            ("0.25", Some(250_000_000)),
+            ("70204612n", Some(70_204_612)),
+            ("15u", Some(15_000)),
+            ("1Ki", Some(1_024_000_000_000)),
+            ("99999999999E", Some(u64::MAX)),
+            ("", None),
+            ("m", None),
+            ("1x", None),
+        ] {
+            assert_eq!(Quantity::from(text).nano(), nano, "{text}");
         }
         let read: Quantity = serde_json::from_str("2").unwrap();
         assert_eq!(read, Quantity::from("2"));

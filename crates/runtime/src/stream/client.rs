@@ -206,7 +206,10 @@ impl<E: Entry> Follower<E> {
                 self.source.publish_snapshot(snapshot)
             }
             Ok(News::Delta(delta)) => self.source.publish_checked(delta),
-            Ok(News::None) => Ok(()),
+            Ok(News::Ping { drain }) => {
+                self.source.order_drain(drain);
+                Ok(())
+            }
             Err(Unfit::Refused(why)) => {
                 tracing::warn!(why, "configuration not taken: going on with what there is");
                 self.source.refuse(&why);

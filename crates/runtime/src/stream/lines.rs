@@ -13,20 +13,20 @@ use std::sync::Arc;
 /// A snapshot is written in pieces of about this many bytes.
 const PIECE: usize = 32 * 1024;
 
-fn line<E: Serialize>(frame: Frame<E>) -> serde_json::Result<Bytes> {
-    let mut text = serde_json::to_vec(&Line { schema: SCHEMA, frame })?;
+fn line<E: Serialize>(frame: Frame<E>, drain: bool) -> serde_json::Result<Bytes> {
+    let mut text = serde_json::to_vec(&Line { schema: SCHEMA, frame, drain })?;
     text.push(b'\n');
     Ok(text.into())
 }
 
 /// The line of a delta.
 pub(super) fn delta<E: Serialize + Clone>(delta: &Delta<E>) -> serde_json::Result<Bytes> {
-    line(Frame::Delta(delta.clone()))
+    line(Frame::Delta(delta.clone()), false)
 }
 
-/// The line of a ping.
-pub(super) fn ping(version: Version) -> serde_json::Result<Bytes> {
-    line(Frame::<()>::Ping(version))
+/// The line of a ping; `drain`: who is sent it is to take nothing new.
+pub(super) fn ping(version: Version, drain: bool) -> serde_json::Result<Bytes> {
+    line(Frame::<()>::Ping(version), drain)
 }
 
 /// Writes the line of a snapshot piece by piece.
@@ -90,6 +90,8 @@ struct Raw<'a> {
     #[serde(borrow)]
     delta: Option<RawDelta<'a>>,
     ping: Option<Version>,
+    #[serde(default)]
+    drain: bool,
 }
 
 #[derive(Deserialize)]
@@ -130,7 +132,10 @@ pub(super) enum Unfit {
 pub(super) enum News<E> {
     Snapshot(Snapshot<E>),
     Delta(Delta<E>),
-    None,
+    /// Nothing new, but whether this process is to take nothing new.
+    Ping {
+        drain: bool,
+    },
 }
 
 /// Reads lines, each on top of the one before.
@@ -168,7 +173,7 @@ impl Reader {
             (None, None, Some(version)) if version != self.refused.unwrap_or(self.version) => {
                 Err(Unfit::Gap(self.version.n))
             }
-            (None, None, Some(_)) => Ok(News::None),
+            (None, None, Some(_)) => Ok(News::Ping { drain: raw.drain }),
             _ => Err(Unfit::Nonsense),
         }
     }
@@ -251,7 +256,7 @@ mod tests {
     fn the_pieces_of_a_snapshot_are_its_line_to_the_byte() {
         for count in [0, 1, 2, 5000] {
             let snapshot = snapshot(1, 1, (0..count).map(|n| n.to_string()));
-            let want = line(Frame::Snapshot(snapshot.clone())).unwrap();
+            let want = line(Frame::Snapshot(snapshot.clone()), false).unwrap();
             assert_eq!(text(&snapshot), want, "{count}");
         }
     }
@@ -269,17 +274,28 @@ mod tests {
             delete: vec!["PbxEndpoint/a".into()],
         };
         let bytes = delta(&change).unwrap();
-        assert_eq!(reader.read::<BalancerEntry>(&ping(two.version).unwrap()), Err(Unfit::Gap(1)), "it missed one");
+        assert_eq!(
+            reader.read::<BalancerEntry>(&ping(two.version, false).unwrap()),
+            Err(Unfit::Gap(1)),
+            "it missed one"
+        );
         let mut wrong = change.clone();
         wrong.delete.clear();
         assert_eq!(reader.read::<BalancerEntry>(&delta(&wrong).unwrap()), Err(Unfit::Gap(1)), "another hash");
         assert_eq!(reader.read(&bytes).unwrap(), News::Delta(change));
         assert_eq!(reader.version(), two.version);
         assert_eq!(reader.read::<BalancerEntry>(&bytes), Err(Unfit::Gap(2)), "twice");
-        assert_eq!(reader.read::<BalancerEntry>(&ping(two.version).unwrap()).unwrap(), News::None);
+        assert_eq!(
+            reader.read::<BalancerEntry>(&ping(two.version, false).unwrap()).unwrap(),
+            News::Ping { drain: false }
+        );
+        assert_eq!(
+            reader.read::<BalancerEntry>(&ping(two.version, true).unwrap()).unwrap(),
+            News::Ping { drain: true }
+        );
         let old = snapshot(1, 900, std::iter::empty());
         assert_eq!(reader.read::<BalancerEntry>(&text(&old)), Err(Unfit::Over(1)));
-        assert_eq!(reader.read::<BalancerEntry>(&ping(old.version).unwrap()), Err(Unfit::Over(1)));
+        assert_eq!(reader.read::<BalancerEntry>(&ping(old.version, false).unwrap()), Err(Unfit::Over(1)));
         for nonsense in ["", "{}", "[]", r#"{"schema":1}"#, "<html>"] {
             assert_eq!(reader.read::<BalancerEntry>(nonsense.as_bytes()), Err(Unfit::Nonsense));
         }
@@ -306,7 +322,7 @@ mod tests {
         let hash = text_hash("Later/x", br#"{"secretive":{"ha1":"0123abcd"}}"#);
         let refused = Version { epoch: 1, n: 1, hash };
         assert!(reader.is_behind());
-        assert_eq!(reader.read::<BalancerEntry>(&ping(refused).unwrap()).unwrap(), News::None);
+        assert_eq!(reader.read::<BalancerEntry>(&ping(refused, false).unwrap()).unwrap(), News::Ping { drain: false });
         let next = Delta::<BalancerEntry> { from: refused, to: refused, put: BTreeMap::new(), delete: vec![] };
         assert_eq!(reader.read::<BalancerEntry>(&delta(&next).unwrap()), Err(Unfit::Gap(0)));
         // The hash is that of the text, with a field in it that this release would not write.

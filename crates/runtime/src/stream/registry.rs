@@ -7,7 +7,7 @@ use crate::source::{MemorySource, Sources};
 use contract::config::{Entry, Version};
 use contract::stream::{Ack, Ask, MAX_ERROR};
 use contract::{Now, ProcessId, Service};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
@@ -63,6 +63,8 @@ struct Namespace {
     feeds: BTreeMap<Service, Box<dyn Feed>>,
     streams: BTreeMap<(Service, ProcessId), Slot>,
     acks: watch::Sender<Arc<Acks>>,
+    /// Pods that are to take nothing new.
+    draining: watch::Sender<BTreeSet<String>>,
 }
 
 impl Namespace {
@@ -111,6 +113,10 @@ pub(super) struct Opened {
     pub(super) lines: Box<dyn Lines>,
     /// Resolves, whatever to, when the stream must end.
     pub(super) end: oneshot::Receiver<()>,
+    /// The pod that the process runs in.
+    pub(super) pod: String,
+    /// Pods that are to take nothing new.
+    pub(super) draining: watch::Receiver<BTreeSet<String>>,
     registry: Registry,
     namespace: String,
     service: Service,
@@ -152,9 +158,22 @@ impl Registry {
     fn put(&self, namespace: &str, pbx: &str, feeds: BTreeMap<Service, Box<dyn Feed>>) {
         let mut all = self.namespaces();
         // Whoever watches the acknowledgements of this namespace goes on watching them.
-        let acks = all.remove(namespace).map(|old| old.acks).unwrap_or_default();
+        let (acks, draining) = all.remove(namespace).map(|old| (old.acks, old.draining)).unwrap_or_default();
         acks.send_replace(Arc::default());
-        all.insert(namespace.to_owned(), Namespace { pbx: pbx.to_owned(), feeds, streams: BTreeMap::new(), acks });
+        let pbx = pbx.to_owned();
+        all.insert(namespace.to_owned(), Namespace { pbx, feeds, streams: BTreeMap::new(), acks, draining });
+    }
+
+    /// Says which pods of a namespace are to take nothing new; all others take what comes.
+    pub fn drain(&self, namespace: &str, pods: BTreeSet<String>) {
+        let all = self.namespaces();
+        let Some(ns) = all.get(namespace) else { return };
+        ns.draining.send_if_modified(|now| {
+            *now != pods && {
+                *now = pods;
+                true
+            }
+        });
     }
 
     /// Serves a namespace no longer; streams of it end.
@@ -170,6 +189,11 @@ impl Registry {
     /// What processes of a namespace have acknowledged, now and whenever it changes; `None` if it is not served.
     pub fn acks(&self, namespace: &str) -> Option<watch::Receiver<Arc<Acks>>> {
         self.namespaces().get(namespace).map(|ns| ns.acks.subscribe())
+    }
+
+    /// Pods of a namespace that are to take nothing new, now and whenever that changes; `None` if it is not served.
+    pub fn draining(&self, namespace: &str) -> Option<watch::Receiver<BTreeSet<String>>> {
+        self.namespaces().get(namespace).map(|ns| ns.draining.subscribe())
     }
 
     /// Forgets the processes of a pod that is gone.
@@ -247,7 +271,8 @@ impl Registry {
             true
         });
         let (registry, namespace) = (self.clone(), who.namespace.clone());
-        Ok(Opened { lines, end: ended, registry, namespace, service, process, stream })
+        let (pod, draining) = (ask.pod.clone(), ns.draining.subscribe());
+        Ok(Opened { lines, end: ended, pod, draining, registry, namespace, service, process, stream })
     }
 
     /// Takes an acknowledgement.

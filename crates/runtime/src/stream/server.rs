@@ -19,6 +19,7 @@ use prometheus_client::metrics::family::Family;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -235,6 +236,7 @@ impl Shared {
             opened,
             leader,
             leads: self.server.leader.clone(),
+            drain: false,
             ping: self.server.ping,
             counts: self.counts.clone(),
         };
@@ -278,12 +280,22 @@ async fn ack(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap, bo
     }
 }
 
+/// Returns when something else holds of a pod than it was told.
+async fn ordered(draining: &mut watch::Receiver<BTreeSet<String>>, pod: &str, told: bool) {
+    if draining.wait_for(|pods| pods.contains(pod) != told).await.is_err() {
+        // Nothing is served any longer: the stream is about to end.
+        std::future::pending().await
+    }
+}
+
 /// The body of one stream.
 struct Streaming {
     opened: Opened,
     /// Who led when it began.
     leader: Leader,
     leads: watch::Receiver<Leader>,
+    /// What the last ping said of the pod.
+    drain: bool,
     ping: Duration,
     counts: Counts,
 }
@@ -291,21 +303,26 @@ struct Streaming {
 impl Streaming {
     /// The next bytes; `None` when the stream is over.
     async fn next(&mut self) -> Option<Bytes> {
-        tokio::select! {
+        let piece = tokio::select! {
             biased;
-            _ = &mut self.opened.end => None,
+            _ = &mut self.opened.end => return None,
             // Whoever no longer leads, or does so in another epoch, says nothing more.
-            _ = self.leads.wait_for(|leader| *leader != self.leader) => None,
-            piece = self.opened.lines.next() => {
-                let (kind, bytes) = piece?;
-                self.counts.sent(if kind == Kind::Snapshot { "snapshot" } else { "delta" }, &bytes);
-                Some(bytes)
-            }
-            () = tokio::time::sleep(self.ping) => {
-                let line = lines::ping(self.opened.lines.version()).ok()?;
-                self.counts.sent("ping", &line);
-                Some(line)
-            }
-        }
+            _ = self.leads.wait_for(|leader| *leader != self.leader) => return None,
+            piece = self.opened.lines.next() => Some(piece?),
+            // Only when all lines at hand are sent: a snapshot's are pieces of one.
+            () = ordered(&mut self.opened.draining, &self.opened.pod, self.drain) => None,
+            () = tokio::time::sleep(self.ping) => None,
+        };
+        let Some((kind, bytes)) = piece else { return self.pinged() };
+        self.counts.sent(if kind == Kind::Snapshot { "snapshot" } else { "delta" }, &bytes);
+        Some(bytes)
+    }
+
+    /// A ping, which says what holds now.
+    fn pinged(&mut self) -> Option<Bytes> {
+        self.drain = self.opened.draining.borrow_and_update().contains(&self.opened.pod);
+        let line = lines::ping(self.opened.lines.version(), self.drain).ok()?;
+        self.counts.sent("ping", &line);
+        Some(line)
     }
 }

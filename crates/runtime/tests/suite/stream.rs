@@ -276,3 +276,65 @@ async fn two_installations_do_not_see_one_another() {
     };
     assert_eq!((known("tel"), known("other")), (vec![ProcessId(1)], vec![ProcessId(2)]));
 }
+
+#[tokio::test]
+async fn a_pod_that_is_to_take_nothing_new_is_told_so_until_it_may_again() {
+    let (mut publisher, metrics) = (Publisher::new(), Metrics::new());
+    publisher.publish(&[("a", 1)], &[]);
+    // Its own pings are seconds apart: orders do not wait for them.
+    let site = Site::patient(&publisher.source).await;
+    let (mut one, mut two) = (site.follow(1, &metrics), site.follow(2, &metrics));
+    until(&mut one, publisher.version).await;
+    until(&mut two, publisher.version).await;
+    let (mut first, second) = (one.ordered_to_drain(), two.ordered_to_drain());
+    assert!(!*first.borrow_and_update() && !*second.borrow());
+    site.registry.drain("tel", ["router-1".to_owned()].into());
+    soon(first.wait_for(|drain| *drain)).await.unwrap();
+    assert!(!*second.borrow());
+    // Configuration goes on; a leader that is lost takes no order back, and the next one's is heard.
+    publisher.publish(&[("b", 2)], &[]);
+    until(&mut one, publisher.version).await;
+    site.leader.send_replace(Leader::Nobody);
+    site.known(1, |f| f.is_some_and(|f| !f.connected)).await;
+    assert!(*first.borrow());
+    site.leader.send_replace(Leader::Here { epoch: 1 });
+    site.known(1, |f| f.is_some_and(|f| f.connected)).await;
+    site.registry.drain("tel", ["router-2".to_owned()].into());
+    soon(first.wait_for(|drain| !*drain)).await.unwrap();
+    let mut second = second;
+    soon(second.wait_for(|drain| *drain)).await.unwrap();
+    // One that comes anew under an order hears of it.
+    let mut late = site.follow(3, &metrics);
+    site.registry.drain("tel", ["router-3".to_owned()].into());
+    until(&mut late, publisher.version).await;
+    soon(late.ordered_to_drain().wait_for(|drain| *drain)).await.unwrap();
+}
+
+/// An entry as routers have it, with hashes of a password that nobody may print.
+fn secret() -> RouterEntry {
+    let ha1 = Ha1 { md5: "0123canary".into(), sha256: "4567canary".into() };
+    RouterEntry::Endpoint(EndpointEntry {
+        name: "8005".into(),
+        context: "x".into(),
+        auth: Some(Auth { username: "8005".into(), ha1 }),
+        codecs: Vec::new(),
+        caller_id: None,
+        identify_by: vec![IdentifyBy::Username],
+        networks: Vec::new(),
+    })
+}
+
+#[tokio::test]
+async fn what_is_sent_is_never_printed_with_the_hashes_of_passwords() {
+    let source = MemorySource::<RouterEntry>::new();
+    let entry = Arc::new(secret());
+    let to = Version { epoch: 1, n: 1, hash: entry_hash("PbxEndpoint/8005", entry.as_ref()) };
+    let put = BTreeMap::from([("PbxEndpoint/8005".to_owned(), entry)]);
+    let site = Site::new(&source).await;
+    let mut subscription = site.follow_at::<RouterEntry>(site.address, 1, &Metrics::new());
+    site.known(1, |f| f.is_some()).await;
+    source.publish(Delta { from: Version::default(), to, put, delete: Vec::new() }).unwrap();
+    until(&mut subscription, to).await;
+    let printed = format!("{source:?} {subscription:?}");
+    assert!(printed.contains("PbxEndpoint/8005") && !printed.contains("canary"), "{printed}");
+}

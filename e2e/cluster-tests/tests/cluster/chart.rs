@@ -6,6 +6,7 @@ use cluster_tests::{Calls, Cluster, Space};
 use e2e::eventually;
 use serde::Deserialize;
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ fn every_rendered_object_passes_the_api_server() -> Result<()> {
             let fixed = ["apply", "--server-side", "-f", &file];
             space.cluster.kubectl(&[&fixed, options].concat()).map(drop).with_context(|| name.to_owned())
         };
-        space.cluster.kubectl(&["apply", "--server-side", "-f", &dir.join("crds").display().to_string()])?;
+        space.cluster.apply_definitions(&dir.join("crds").display().to_string())?;
         for (kind, plural) in [("PodMonitor", "podmonitors"), ("PrometheusRule", "prometheusrules")] {
             let text = MONITORING.replace("KIND", kind).replace("PLURAL", plural);
             apply(plural, &text, &[])?;
@@ -92,15 +93,54 @@ fn the_operators_rights_are_what_it_needs() -> Result<()> {
     Ok(())
 }
 
-/// From install to uninstall, with calls up over upgrade and rollback; what is left is what the notes say.
+/// Who applied the versions of each definition.
+fn managers(space: &Space) -> Result<Vec<(String, Vec<String>)>> {
+    let text = space.cluster.kubectl(&["get", "crd", "-o", "json", "--show-managed-fields"])?;
+    let all: Value = serde_json::from_str(&text)?;
+    let ours = all["items"].as_array().into_iter().flatten().filter(|crd| crd["spec"]["group"] == "kubepbx.io");
+    let of = |crd: &Value| {
+        let fields = crd["metadata"]["managedFields"].as_array().into_iter().flatten();
+        let owners = fields.filter(|entry| !entry["fieldsV1"]["f:spec"]["f:versions"].is_null());
+        let name = |entry: &Value| entry["manager"].as_str().unwrap_or_default().to_owned();
+        (crd["metadata"]["name"].as_str().unwrap_or_default().to_owned(), owners.map(name).collect())
+    };
+    Ok(ours.map(of).collect())
+}
+
+/// A copy of the chart as another release has it: its definitions differ.
+fn another_release(folder: &Path) -> Result<PathBuf> {
+    let copy = folder.join("kubepbx");
+    let status = Command::new("cp").arg("-r").arg(chart()).arg(&copy).status()?;
+    ensure!(status.success(), "cp: {status}");
+    for file in std::fs::read_dir(copy.join("crds"))? {
+        let path = file?.path();
+        let mut text = std::fs::read_to_string(&path)?;
+        let (key, quoted) = ("description: ", "description: '");
+        let at = text.find(key).with_context(|| path.display().to_string())?;
+        let key = if text[at..].starts_with(quoted) { quoted } else { key };
+        text.insert_str(at + key.len(), "In another release, ");
+        std::fs::write(&path, text)?;
+    }
+    Ok(copy)
+}
+
+/// From install to uninstall and another release's install, with calls up over upgrade and rollback; what is left
+/// meanwhile is what the notes say.
 #[test]
 fn install_upgrade_rollback_uninstall() -> Result<()> {
     Space::test("life", |space| {
+        // As on a cluster that has never seen it.
+        let names = ["pbxes", "pbxendpoints", "dialplans", "dispatchers"].map(|plural| format!("{plural}.kubepbx.io"));
+        let names = names.each_ref().map(String::as_str);
+        space.cluster.kubectl(&[&["delete", "crd", "--ignore-not-found"][..], &names].concat())?;
         first_call_example(space)?;
         let calls = Calls::begin(space, 10, 30)?;
         space.helm("upgrade", &["operator: {log: debug}\npbx: {spec: {services: {router: {replicas: 3}}}}".into()])?;
         space.settled(Duration::from_secs(90))?;
         ensure!(space.pods("router")?.len() == 3, "the upgrade had no effect");
+        let managers = managers(space)?;
+        let only_helm = managers.iter().all(|(_, managers)| *managers == ["helm"]);
+        ensure!(managers.len() == names.len() && only_helm, "who applied the definitions: {managers:?}");
         space.cluster.helm(&["rollback", "pbx", "1", "-n", &space.namespace, "--wait", "--timeout", "120s"])?;
         space.settled(Duration::from_secs(120))?;
         let figures = calls.end()?;
@@ -146,6 +186,16 @@ fn install_upgrade_rollback_uninstall() -> Result<()> {
             last = left().ok()?;
             last.is_empty().then_some(())
         });
-        gone.with_context(|| format!("left: {last:?}"))
+        gone.with_context(|| format!("left: {last:?}"))?;
+        let scratch = cluster_tests::scratch()?;
+        space.helm_of(&another_release(scratch.path())?, "install", &[])?;
+        space.wait("Pbx", "pbx", "Ready", Duration::from_secs(120))?;
+        for (kind, name) in [("PbxEndpoint", "8005"), ("PbxEndpoint", "8006"), ("Dialplan", "from-external")] {
+            space.wait(kind, name, "Ready", Duration::from_secs(30))?;
+        }
+        let definition = space.cluster.kubectl(&["get", "crd", names[0], "-o", "yaml"])?;
+        ensure!(definition.contains("In another release, "), "the definitions are not those of the release");
+        talk(space, "2")?;
+        space.cluster.apply_definitions(&e2e::process::root().join(CHART).join("crds").display().to_string())
     })
 }

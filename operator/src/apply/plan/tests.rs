@@ -50,7 +50,7 @@ impl Server {
             fields: Some(hash),
             leaving: false,
             pods: (kind == "Deployment").then_some(pods),
-            ingress: None,
+            ..Live::default()
         }
     }
 

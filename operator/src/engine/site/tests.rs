@@ -1,8 +1,11 @@
 //! A namespace in virtual time, its jobs done by hand.
 
 use super::*;
+use crate::SERVICES;
+use crate::apply::{Live, Pods};
 use crate::engine::Marks;
-use crate::observe::{News, Registration};
+use crate::figures::EVERY;
+use crate::observe::{News, Observed, Registration};
 use crate::programmed;
 use crate::status::Content;
 use api::conditions::ConditionStatus;
@@ -16,6 +19,7 @@ const WALL: Duration = Duration::from_secs(1_000);
 
 struct Rig {
     site: Site,
+    registry: Registry,
     publisher: Publisher,
     statuses: Queue,
     now: Duration,
@@ -36,13 +40,14 @@ fn made(_: &str, owner: &Owner, spec: &PbxSpec, _: &build::Facts) -> Vec<Dynamic
 
 impl Rig {
     fn new() -> Self {
-        let publisher = Publisher::new(Registry::new(Clock::new()));
-        Self { site: Site::new("tel"), publisher, statuses: Queue::default(), now: Duration::ZERO, version: 0 }
+        let registry = Registry::new(Clock::new());
+        let (site, publisher) = (Site::new("tel"), Publisher::new(registry.clone()));
+        Self { site, registry, publisher, statuses: Queue::default(), now: Duration::ZERO, version: 0 }
     }
 
     fn put(&mut self, name: &str, spec: Spec) {
         self.version += 1;
-        let resource = Resource { name: name.into(), generation: 1, created: None, spec: Box::new(spec) };
+        let resource = Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(spec) };
         let id = resource.id();
         let generation = self.site.get(&id).map_or(0, |known| known.resource.generation) + 1;
         let known = Known {
@@ -123,7 +128,7 @@ impl Rig {
                             fields: Some(1),
                             leaving: false,
                             pods: Some(pods),
-                            ingress: None,
+                            ..Live::default()
                         };
                         self.site.done(key, Done::Applied { hash, live }, self.now);
                     }
@@ -176,17 +181,31 @@ impl Rig {
         drop(tell);
     }
 
+    /// Somebody marks a relay's pod, or takes the mark away.
+    fn mark(&mut self, name: &str, draining: Option<Duration>) {
+        let mut seen = self.site.pods[name].clone();
+        seen.marks.draining = draining;
+        self.site.put(Key::Pod(name.into()), Fact::Pod(seen), &mut self.statuses);
+    }
+
     /// Writes all statuses that wait and gives those written, each as name and what Ready says.
     fn write(&mut self) -> Vec<String> {
         let mut out = Vec::new();
         loop {
             self.now += Duration::from_millis(50);
             let Some(place) = self.statuses.next(self.now) else { return out };
-            let Some((_, content)) = self.site.content(&place, WALL) else { continue };
+            let Some((_, content)) = self.site.content(&place, Now { mono: self.now, wall: WALL }) else { continue };
             self.statuses.begin(place.clone(), self.now);
             let name = &place.1.name;
             out.push(match &content {
-                Content::Observed(observed) => format!("{name} has {}", observed.contacts.unwrap()),
+                Content::Observed(Observed::Endpoint(registered)) => {
+                    format!("{name} has {}", registered.contacts.unwrap())
+                }
+                Content::Observed(Observed::Pbx(figures)) => {
+                    let sessions = figures.sessions.map_or(String::new(), |n| format!(" {n} sessions"));
+                    format!("{name} shows {} pods{sessions}", figures.pods.as_deref().unwrap_or("no"))
+                }
+                Content::Observed(Observed::Nothing) => panic!("nothing is written of {name}"),
                 Content::Conditions(conditions) => {
                     let ready = conditions.iter().find(|c| c.kind == "Ready").unwrap();
                     let ok = ready.status == ConditionStatus::True;
@@ -194,7 +213,7 @@ impl Rig {
                 }
             });
             self.version += 1;
-            self.site.written(&place.1, self.version, content);
+            self.site.written(&place.1, self.version, content, self.now);
             self.statuses.end(place, true, self.now);
         }
     }
@@ -226,7 +245,7 @@ fn whoever_leads_fetches_compiles_publishes_and_applies_and_then_rests() {
     assert!(rig.publisher.acks("tel").is_some());
     rig.pods();
     rig.turn();
-    assert_eq!(rig.write(), ["main True", "1 True", "x True"]);
+    assert_eq!(rig.write(), ["main True", "1 True", "x True", "main shows 5/5 pods"]);
     assert!(rig.rest().is_empty() && rig.write().is_empty());
     assert_eq!((rig.site.deadline(), rig.site.waiting()), (None, 0));
     // The same again is no change.
@@ -249,7 +268,7 @@ fn who_is_registered_is_written_once_the_store_has_said_so_and_only_when_it_chan
     news(&mut rig, News::All([("1".to_owned(), one(2)), ("stranger".to_owned(), one(1))].into()));
     rig.phone("2", "x");
     rig.turn();
-    assert_eq!(rig.write(), ["1 has 2", "2 NoPods", "2 has 0"]);
+    assert_eq!(rig.write(), ["1 has 2", "2 has 0", "2 NoPods"]);
     news(&mut rig, News::One("1".into(), one(2)));
     assert!(rig.write().is_empty());
     news(&mut rig, News::One("1".into(), one(0)));
@@ -332,6 +351,94 @@ fn the_sessions_that_relays_carry_are_counted() {
 }
 
 #[test]
+fn a_pbx_shows_pods_and_relays_at_once_and_sessions_seldom() {
+    let mut rig = led();
+    rig.pods();
+    rig.turn();
+    rig.write();
+    let carry = |rig: &mut Rig, sessions| {
+        rig.site.news(News::Relays([("media".to_owned(), sessions)].into()), &mut rig.statuses);
+        rig.turn();
+        rig.write()
+    };
+    assert_eq!(carry(&mut rig, 25), ["main shows 5/5 pods 25 sessions"]);
+    assert!(carry(&mut rig, 26).is_empty() && carry(&mut rig, 27).is_empty());
+    assert!(rig.site.deadline().is_some_and(|due| due <= rig.now + EVERY));
+    rig.now += EVERY;
+    assert!(rig.site.is_due(rig.now));
+    rig.turn_at(false);
+    assert_eq!(rig.write(), ["main shows 5/5 pods 27 sessions"]);
+    rig.now += EVERY;
+    rig.turn();
+    assert!(rig.write().is_empty(), "at rest");
+    // More relays are wanted, with the arithmetic; then one takes no new sessions.
+    assert_eq!(carry(&mut rig, 900), ["main shows 5/5 pods 900 sessions"]);
+    let id = ResourceId { kind: Kind::Pbx, name: "main".into() };
+    let shown = |rig: &Rig| match &rig.site.get(&id).unwrap().observed {
+        Observed::Pbx(figures) => figures.as_ref().clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((shown(&rig).relays, shown(&rig).desired_relays), (Some(1), Some(5)));
+    assert_eq!(shown(&rig).scaling.unwrap(), "5 relays: (900 sessions + 50 warm) / 200: 5");
+    rig.mark("media", Some(WALL));
+    rig.turn();
+    assert_eq!(rig.write().len(), 1);
+    assert_eq!(shown(&rig).relays, Some(0));
+}
+
+#[test]
+fn registrars_hear_of_nodes_that_come_without_a_restart_of_pods() {
+    let mut rig = led();
+    let spec = PbxSpec { realm: "one".into(), domains: vec!["pbx.example.org".into()], ..PbxSpec::default() };
+    rig.put("main", Spec::Pbx(spec));
+    rig.rest();
+    rig.pods();
+    let hosts = |rig: &Rig| match rig.site.resources.compiler().unwrap().registrar().entries["Pbx/main"].as_ref() {
+        contract::config::RegistrarEntry::Pbx(pbx) => pbx.hosts.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(hosts(&rig).is_empty());
+    let mut seen = rig.site.pods["balancer"].clone();
+    seen.node = Some([192, 0, 2, 7].into());
+    rig.site.put(Key::Pod("balancer".into()), Fact::Pod(seen), &mut rig.statuses);
+    let before = rig.site.resources.compiler().unwrap().registrar().version;
+    assert!(rig.rest().is_empty(), "nothing is applied");
+    assert_eq!(hosts(&rig), ["192.0.2.7"]);
+    assert_eq!(rig.publisher.versions("tel")[&Service::Registrar].n, before.n + 1);
+    // Its pod is gone, and for long: so is its address.
+    rig.site.gone(&Key::Pod("balancer".into()), Some(&rig.publisher));
+    rig.turn();
+    assert_eq!(hosts(&rig), ["192.0.2.7"], "it may only be being replaced");
+    rig.now += REPLACED;
+    rig.turn_at(false);
+    assert!(hosts(&rig).is_empty());
+}
+
+#[test]
+fn a_marked_relay_is_told_to_take_nothing_new_until_the_mark_is_gone() {
+    let mut rig = led();
+    rig.pods();
+    rig.turn();
+    let told = |rig: &Rig| {
+        let told = rig.registry.draining("tel").unwrap().borrow().clone();
+        told.into_iter().collect::<Vec<_>>()
+    };
+    assert!(told(&rig).is_empty());
+    rig.mark("media", Some(WALL));
+    rig.turn();
+    assert_eq!(told(&rig), ["media"]);
+    // The next leader goes on with it from its first turn.
+    rig.site.end();
+    rig.publisher.stop("tel");
+    rig.site.begin(4, Found::default());
+    rig.rest();
+    assert_eq!(told(&rig), ["media"]);
+    rig.mark("media", None);
+    rig.turn();
+    assert!(told(&rig).is_empty());
+}
+
+#[test]
 fn a_pbx_says_what_its_tiers_lack_and_what_could_not_be_applied() {
     let mut rig = led();
     let key = ObjectKey { kind: "Deployment".into(), name: "main-router".into() };
@@ -344,7 +451,7 @@ fn a_pbx_says_what_its_tiers_lack_and_what_could_not_be_applied() {
         fields: Some(1),
         leaving: false,
         pods: Some(pods),
-        ingress: None,
+        ..Live::default()
     };
     rig.site.put(Key::Object(key.clone()), Fact::Object(live), &mut rig.statuses);
     rig.turn();
