@@ -153,6 +153,10 @@ pub struct LegRecord {
     /// CSeq number of our last INVITE on it: its 2xx may lack our ACK.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invite: Option<u32>,
+    /// They have acknowledged our last 2xx to an INVITE of theirs, or there was none. Known a little after it came: where it
+    /// is not, they are told again what that 2xx said.
+    #[serde(default)]
+    pub acked: bool,
     /// What it has to be told yet, by a re-INVITE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owed: Option<String>,

@@ -75,12 +75,11 @@ impl Figures {
     }
 }
 
-/// Takes the records of the members here out of the store, so that the others know at once.
-pub async fn withdraw(mesh: &Mesh, store: &Arc<dyn Store>) {
-    for peer in mesh.local() {
-        if let Err(error) = store.withdraw(peer.process).await {
-            tracing::debug!(%error, "the peer record stands until it expires");
-        }
+/// Takes the record of a process that ends out of the store, so that the others know at once, whether its service is
+/// still a member or left the mesh before. While it is one, the next round writes the record again.
+pub async fn withdraw(store: &Arc<dyn Store>, process: ProcessId) {
+    if let Err(error) = store.withdraw(process).await {
+        tracing::debug!(%error, "the peer record stands until it expires");
     }
 }
 

@@ -119,7 +119,7 @@ impl Shared {
     async fn request(&self, relay: ProcessId, command: Command) -> Result<Reply, MediaError> {
         let to = self.address(relay).ok_or(MediaError::Unknown(relay))?;
         let unique = format!("{}{:x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed));
-        let request = seal(&self.keys, &unique, command);
+        let request = seal(&self.keys, relay, &unique, command);
         let (tell, mut reply) = oneshot::channel();
         let _waiting = Waiting::new(&self.waiting, request.cookie.clone(), tell)?;
         let bytes = request.to_vec();
@@ -221,7 +221,7 @@ mod tests {
             let mut buffer = [0; 2000];
             let (length, from) = self.relay.recv_from(&mut buffer).await.unwrap();
             let bytes = buffer[..length].to_vec();
-            assert!(is_sealed(&self.keys, &bytes));
+            assert!(is_sealed(&self.keys, RELAY, &bytes));
             let request = Request::parse(&bytes).unwrap();
             (bytes, request, from)
         }

@@ -219,10 +219,12 @@ async fn serve<E: Entry>(
             }
         }
     };
-    discovery::withdraw(&mesh, &store).await;
+    discovery::withdraw(&store, process).await;
     mesh.flushed(Duration::from_secs(1)).await;
     running.shutdown().await;
     own.shutdown().await;
+    // A round that was under way may have written it anew.
+    discovery::withdraw(&store, process).await;
     _ = std::fs::remove_file(&args.socket);
     tracing::info!(service, "ended");
     ended

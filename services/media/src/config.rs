@@ -1,6 +1,6 @@
 //! What a relay is told at its start.
 
-use contract::KeyRing;
+use contract::{KeyRing, ProcessId};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -14,8 +14,8 @@ pub struct Config {
     pub ng: Option<SocketAddr>,
     /// Networks whose NG messages are answered without a token; others are dropped and counted. Loopback by default.
     pub ng_allowed: Vec<IpNet>,
-    /// Messages with a token by one of these keys are answered wherever they come from.
-    pub ng_keys: Option<Arc<KeyRing>>,
+    /// Messages with a token by one of these keys, made for the relay of this name, are answered wherever they come from.
+    pub ng_keys: Option<(ProcessId, Arc<KeyRing>)>,
     /// Address that media sockets bind to. `0.0.0.0` shows each peer the address of the route to it; `::` takes IPv4 too.
     pub rtp_address: IpAddr,
     /// Address shown in descriptions to peers outside `local_networks`.

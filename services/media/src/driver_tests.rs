@@ -278,22 +278,24 @@ async fn a_range_without_a_pair_and_a_taken_ng_port_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_of_ours_is_good_from_any_network() {
+async fn a_token_of_ours_is_good_from_any_network_at_the_relay_that_it_names() {
+    let (relay_name, other) = (contract::ProcessId(1), contract::ProcessId(2));
     let keys = KeyRing::new(contract::InstallationKey::new(1, [3; 32]));
     let mut config = config(24012..=24015);
     config.ng = Some("127.0.0.1:0".parse().unwrap());
     config.ng_allowed = vec!["127.0.0.2/32".parse().unwrap()];
-    config.ng_keys = Some(Arc::new(keys.clone()));
+    config.ng_keys = Some((relay_name, Arc::new(keys.clone())));
     let relay = build(config).await.unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     client.connect(relay.ng.unwrap()).unwrap();
     let stranger = KeyRing::new(contract::InstallationKey::new(1, [4; 32]));
     client.send(b"1 d7:command4:pinge").unwrap();
-    client.send(&contract::ng::seal(&stranger, "2", Command::Ping).to_vec()).unwrap();
-    let sealed = contract::ng::seal(&keys, "3", Command::Ping);
+    client.send(&contract::ng::seal(&stranger, relay_name, "2", Command::Ping).to_vec()).unwrap();
+    client.send(&contract::ng::seal(&keys, other, "3", Command::Ping).to_vec()).unwrap();
+    let sealed = contract::ng::seal(&keys, relay_name, "4", Command::Ping);
     client.send(&sealed.to_vec()).unwrap();
-    // The first answer is to the third.
+    // The first answer is to the fourth.
     assert_eq!(Reply::parse(&wait(&client).unwrap().0), Some((sealed.cookie, Reply::Pong)));
     relay.shutdown().await;
 }

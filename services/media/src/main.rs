@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         ..Config::default()
     };
     process::run(cli.process, async |deps: Deps<MediaEntry>| {
-        let config = Config { ng_keys: Some(deps.keys.clone()), ..config };
+        let config = Config { ng_keys: Some((deps.process, deps.keys.clone())), ..config };
         media::serve(config, deps).await.map(|(running, _)| running)
     })
 }

@@ -1,8 +1,8 @@
 //! NG over UDP, for callers in other processes.
 
 use crate::driver::MediaHandle;
-use contract::KeyRing;
 use contract::ng::{Reply, Request, is_sealed};
+use contract::{KeyRing, ProcessId};
 use ipnet::IpNet;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -44,14 +44,15 @@ impl Answered {
 pub(crate) struct Trust {
     /// Networks that need no token.
     pub(crate) allowed: Vec<IpNet>,
-    /// Keys of tokens that are good from anywhere.
-    pub(crate) keys: Option<Arc<KeyRing>>,
+    /// This relay's name, and the keys of tokens for it that are good from anywhere.
+    pub(crate) keys: Option<(ProcessId, Arc<KeyRing>)>,
 }
 
 impl Trust {
     fn admits(&self, from: SocketAddr, datagram: &[u8]) -> bool {
         let ip = from.ip().to_canonical();
-        self.allowed.iter().any(|n| n.contains(&ip)) || self.keys.as_ref().is_some_and(|k| is_sealed(k, datagram))
+        let sealed = || self.keys.as_ref().is_some_and(|(relay, keys)| is_sealed(keys, *relay, datagram));
+        self.allowed.iter().any(|n| n.contains(&ip)) || sealed()
     }
 }
 

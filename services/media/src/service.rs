@@ -341,7 +341,7 @@ mod tests {
             ports: 24200..=24239,
             ng: Some("127.0.0.1:0".parse().unwrap()),
             ng_allowed: vec![],
-            ng_keys: Some(environment.keys.clone()),
+            ng_keys: Some((RELAY, environment.keys.clone())),
             drain_limit: Some(Duration::from_millis(200)),
             ..Config::default()
         };

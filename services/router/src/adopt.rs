@@ -7,6 +7,7 @@
 use crate::bridge::{Bridge, BridgeKey};
 use crate::call::{Call, CallKey};
 use crate::cause;
+use crate::conference;
 use crate::core::{Core, Turn};
 use crate::headers;
 use crate::io::{Ask, Output};
@@ -148,6 +149,7 @@ impl Core {
             outcome: Some(cause::ANSWERED),
             dialing: None,
             far: call.far,
+            shunned: None,
             bridge: None,
             max_forwards: MAX_FORWARDS,
             passed: Vec::new(),
@@ -198,6 +200,11 @@ impl Core {
         leg.allows_update = record.allows_update;
         leg.answered_at = record.answered_at;
         leg.last_invite = record.invite;
+        leg.acked = record.acked;
+        // Only conferences are reached without a route.
+        leg.next =
+            record.dialog.route_set.is_empty().then(|| conference::process_of(&record.dialog.remote_target)).flatten();
+        self.takeover.conferences.extend(leg.next);
         leg.timer = record.session.map(|s| SessionTimer { interval: Duration::from_secs(s.interval), ours: s.ours });
         if record.direction == Direction::Inbound {
             let caller = (name.0.clone(), record.dialog.remote_tag.clone());
@@ -230,11 +237,12 @@ impl Core {
         let (first, last) = (turn.between(1, 5), turn.now.mono);
         let Some(leg) = self.legs.get_mut(&key) else { return };
         let told = Some(leg.told.text().to_owned()).filter(|told| !told.is_empty());
-        // Whether the caller got its 2xx is not sure, nor whether a conference knows where we are.
-        let doubtful = unsure && record.direction == Direction::Inbound;
+        // Whether it got our last 2xx is not sure, nor whether a conference knows where we are.
+        let doubtful = unsure && !record.acked;
         let again =
             doubtful || leg.awaits_answer.is_some() || leg.dialog.as_ref().is_some_and(|d| d.route_set.is_empty());
         leg.realign = record.owed.clone().or(told.filter(|_| again));
+        leg.doubted = doubtful && record.owed.is_none();
         if leg.realign.is_some() {
             self.timers.arm(Timer::Retry(key), turn.now.mono + Duration::from_millis(spread));
         }

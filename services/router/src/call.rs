@@ -14,12 +14,22 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct CallKey(pub(crate) u64);
 
+/// What a conference is dialled for.
+#[derive(Debug)]
+pub(crate) struct Conference {
+    pub(crate) uri: String,
+    /// Conference processes that were asked, or are not to be.
+    pub(crate) tried: Vec<ProcessId>,
+}
+
 /// A dial under way: everyone rings, the first that answers wins.
 #[derive(Debug)]
 pub(crate) struct Dialing {
     /// Tells this dial's look-ups from those of an earlier one.
     pub(crate) number: u64,
     pub(crate) far: Far,
+    /// It is a conference that is dialled.
+    pub(crate) conference: Option<Conference>,
     /// Look-ups unanswered.
     pub(crate) looking: usize,
     /// Branches under way.
@@ -64,6 +74,8 @@ pub(crate) struct Call {
     pub(crate) dialing: Option<Dialing>,
     /// What the far leg in the bridge is there for.
     pub(crate) far: Option<Far>,
+    /// The conference that it lost last: it is not asked again.
+    pub(crate) shunned: Option<ProcessId>,
     pub(crate) bridge: Option<BridgeKey>,
     /// Hops left for the far legs.
     pub(crate) max_forwards: u8,

@@ -338,6 +338,7 @@ impl Core {
             dialog.refresh_target(&message);
         }
         let Some(call) = leg.call else { return };
+        leg.acked &= !serving.invite;
         leg.refreshed_at = turn.now.unix();
         let legs: Vec<LegKey> = [Some(leg_key), self.other(leg_key)].into_iter().flatten().collect();
         self.save(turn, call, &legs, false, AfterSave::AnswerChange(leg_key));
@@ -514,6 +515,8 @@ impl Core {
         let other = self.other(leg_key);
         let Some(leg) = self.legs.get_mut(&leg_key) else { return };
         leg.realign = None;
+        leg.doubted = false;
+        leg.acked = true;
         leg.placing = None;
         leg.refusals = 0;
         let Some(answer) = body else { return };
@@ -536,7 +539,7 @@ impl Core {
         self.realign(turn, leg_key);
     }
 
-    fn save_leg(&mut self, turn: &mut Turn<'_>, leg_key: LegKey) {
+    pub(crate) fn save_leg(&mut self, turn: &mut Turn<'_>, leg_key: LegKey) {
         if let Some(call) = self.legs.get(&leg_key).and_then(|l| l.call) {
             self.save(turn, call, &[leg_key], false, AfterSave::Nothing);
         }

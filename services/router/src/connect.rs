@@ -18,6 +18,10 @@ use sip::dialog::{Dialog, Repeat, Retransmit2xx};
 use sip::message::Message;
 use sip::transaction::ClientId;
 use sip::{Method, Name};
+use std::time::Duration;
+
+/// That an ACK came is written with whatever is written next, or else after this: calls that are shorter cost nothing.
+const NOTE: Duration = Duration::from_secs(2);
 
 impl Core {
     /// A 2xx to the INVITE that makes a leg: the first, one again, or that of another phone behind a forking proxy.
@@ -399,14 +403,20 @@ impl Core {
             return;
         };
         let Some(leg) = self.legs.get_mut(&leg_key) else { return };
-        // Of one that was another's, the 2xx is not ours to send again; its ACK still carries what is waited for.
-        let adopted = leg.adopted && leg.awaits_answer.is_some() && leg.exchange.is_none();
+        // Of one that was another's, the 2xx is not ours to send again; its ACK still says that it came.
+        let adopted = leg.adopted && !leg.acked && leg.exchange.is_none();
         let owed = adopted && leg.dialog.as_ref().is_some_and(|d| d.remote_cseq == Some(cseq.number));
         if !owed && leg.resend.as_ref().is_none_or(|r| r.cseq != cseq.number) {
             return;
         }
-        if owed {
+        let doubt = std::mem::take(&mut leg.doubted) && leg.realign.as_deref() == Some(leg.told.text());
+        if owed && (doubt || leg.awaits_answer.is_some()) {
             leg.realign = None;
+        }
+        leg.acked = true;
+        if leg.saved && leg.call.is_some() {
+            let wait = if self.leaving { Duration::ZERO } else { NOTE };
+            self.timers.arm(Timer::Note(leg_key), turn.now.mono + wait);
         }
         leg.resend = None;
         self.timers.disarm(Timer::Resend(leg_key));

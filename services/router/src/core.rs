@@ -182,6 +182,8 @@ pub struct Counters {
     pub adopted: u64,
     /// Calls that other routers took, dropped here.
     pub lost: u64,
+    /// Calls left to other routers at the limit of a drain.
+    pub left: u64,
     /// Requests passed on to the router that has their leg.
     pub forwarded: u64,
     /// Requests sent by another balancer, since one was not reached or had no way to the phone.
@@ -239,6 +241,8 @@ pub struct Core {
     pub(crate) saving: BTreeMap<u64, Saving>,
     pub(crate) timers: Timers,
     pub(crate) takeover: Takeover,
+    /// What is protected is left to other routers.
+    pub(crate) leaving: bool,
     pub(crate) out: VecDeque<Output>,
     pub(crate) counters: Counters,
     next: u64,
@@ -267,6 +271,7 @@ impl Core {
             saving: BTreeMap::new(),
             timers: Timers::default(),
             takeover: Takeover::default(),
+            leaving: false,
             out: VecDeque::new(),
             counters: Counters::default(),
             next: 0,
@@ -341,20 +346,6 @@ impl Core {
         }
     }
 
-    /// True if no call is left and no BYE or CANCEL waits for its answer.
-    pub fn is_idle(&self) -> bool {
-        self.calls.is_empty() && self.legs.values().all(|leg| leg.open == 0)
-    }
-
-    /// Ends every call.
-    fn hang_up(&mut self, turn: &mut Turn<'_>) {
-        let calls: Vec<CallKey> = self.calls.keys().copied().collect();
-        for call in calls {
-            let why = "the router goes down";
-            self.refuse(turn, call, 480, dialplan::Cause::NORMAL, why, Vec::new());
-        }
-    }
-
     /// A number that was not used before.
     pub(crate) fn number(&mut self) -> u64 {
         self.next += 1;
@@ -397,6 +388,7 @@ impl Core {
                 Some(Timer::Resend(leg)) => self.resend(turn, leg),
                 Some(Timer::Session(leg)) => self.session_due(turn, leg),
                 Some(Timer::Retry(leg)) => self.realign(turn, leg),
+                Some(Timer::Note(leg)) => self.save_leg(turn, leg),
                 Some(Timer::Probe(relay)) => self.probe(turn, relay),
                 Some(Timer::Move(call)) => self.move_again(turn, call),
                 Some(Timer::Leave(call)) => self.leave_former(call),

@@ -1,5 +1,5 @@
 //! The dial step: every live contact of every target rings at once, the first that answers wins, the others are
-//! cancelled. A conference is dialled the same way, with one branch.
+//! cancelled. A conference is dialled the same way, with one branch (`conference.rs`).
 
 use crate::call::{CallKey, Dialing, Far};
 use crate::cause::{self, Branch, Outcome};
@@ -27,14 +27,14 @@ const COMPLETED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere
 const PROGRESS: Duration = Duration::from_secs(60);
 
 /// Whom a branch rings.
-struct Callee<'a> {
-    endpoint: &'a str,
-    codecs: Vec<String>,
-    uri: &'a str,
-    route: &'a [String],
+pub(crate) struct Callee<'a> {
+    pub(crate) endpoint: &'a str,
+    pub(crate) codecs: Vec<String>,
+    pub(crate) uri: &'a str,
+    pub(crate) route: &'a [String],
     /// Goes straight to this process instead of by its route.
-    process: Option<ProcessId>,
-    remote: Option<std::net::IpAddr>,
+    pub(crate) process: Option<ProcessId>,
+    pub(crate) remote: Option<std::net::IpAddr>,
 }
 
 impl Core {
@@ -56,34 +56,14 @@ impl Core {
         self.dial_over(turn, key);
     }
 
-    /// Connects the caller with a conference.
-    pub(crate) fn dial_conference(&mut self, turn: &mut Turn<'_>, key: CallKey, far: Far, uri: &str) {
-        self.begin_dial(turn, key, far, self.limits.ring_limit);
-        let Some(call) = self.calls.get(&key) else { return };
-        match turn.view.peers.choose(Service::Conference, call.id.as_bytes()) {
-            Some(process) => {
-                let callee = Callee {
-                    endpoint: "conference",
-                    codecs: vec![],
-                    uri,
-                    route: &[],
-                    process: Some(process),
-                    remote: None,
-                };
-                self.ring(turn, key, callee);
-            }
-            None => self.branch_ended(key, Branch::Status(500)),
-        }
-        self.dial_over(turn, key);
-    }
-
-    fn begin_dial(&mut self, turn: &Turn<'_>, key: CallKey, far: Far, limit: Duration) -> u64 {
+    pub(crate) fn begin_dial(&mut self, turn: &Turn<'_>, key: CallKey, far: Far, limit: Duration) -> u64 {
         let number = self.number();
         if let Some(call) = self.calls.get_mut(&key) {
             call.returned.clear();
             call.dialing = Some(Dialing {
                 number,
                 far,
+                conference: None,
                 looking: 0,
                 branches: Vec::new(),
                 ended: Vec::new(),
@@ -133,7 +113,7 @@ impl Core {
     }
 
     /// Begins one branch: its leg, and the offer made for it.
-    fn ring(&mut self, turn: &mut Turn<'_>, key: CallKey, callee: Callee<'_>) {
+    pub(crate) fn ring(&mut self, turn: &mut Turn<'_>, key: CallKey, callee: Callee<'_>) {
         let Some(call) = self.calls.get(&key) else { return };
         let branches = call.dialing.as_ref().map_or(0, |d| d.branches.len());
         if branches >= self.limits.max_branches || self.legs.len() >= self.limits.max_legs {
@@ -301,6 +281,7 @@ impl Core {
         {
             call.returned = headers::passed(message, false);
         }
+        self.try_another(turn, key, ended);
         self.dial_over(turn, key);
     }
 
@@ -340,8 +321,10 @@ impl Core {
             return self.bury(leg_key);
         }
         let (call, heard) = (leg.call, leg.progressed);
-        self.drop_branch(leg_key, if heard { Branch::Status(408) } else { Branch::Silent });
+        let ended = if heard { Branch::Status(408) } else { Branch::Silent };
+        self.drop_branch(leg_key, ended);
         if let Some(call) = call {
+            self.try_another(turn, call, ended);
             self.dial_over(turn, call);
         }
     }
@@ -447,7 +430,7 @@ impl Core {
     }
 
     /// Notes how a branch ended that has no leg, or none any more.
-    fn branch_ended(&mut self, key: CallKey, ended: Branch) {
+    pub(crate) fn branch_ended(&mut self, key: CallKey, ended: Branch) {
         if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
             dialing.ended.push(ended);
         }

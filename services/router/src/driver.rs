@@ -174,7 +174,8 @@ impl Driver {
                 Ok(()) = self.peers.changed() => Woken::Peers,
                 () = self.drain.draining(), if !draining => Woken::Drain,
                 _ = beat.tick() => Woken::Beat,
-                () = &mut end, if draining && self.core.is_idle() => return Ok(()),
+                // What was ordered of store and relays is done too.
+                () = &mut end, if draining && self.lanes.is_empty() && self.core.is_idle() => return Ok(()),
                 () = timer::sleep_until_mono(self.clock, self.core.deadline()) => Woken::Tick,
             };
             match woken {
@@ -351,6 +352,7 @@ impl Driver {
             ("media_moved", old.moves, new.moves),
             ("taken_over", old.adopted, new.adopted),
             ("lost", old.lost, new.lost),
+            ("left", old.left, new.left),
             ("forwarded", old.forwarded, new.forwarded),
             ("astray", old.astray, new.astray),
             ("dropped", old.dropped, new.dropped),

@@ -11,11 +11,12 @@ use contract::leg::{LegToken, family};
 use contract::location::StoreError;
 use contract::records::Owner;
 use contract::{ProcessId, Service};
+use sip::Method;
 use sip::edit::Edit;
 use sip::message::Message;
 use sip::transaction::Received;
 use sip::uri::Uri;
-use sip::{Method, Name};
+
 use std::time::Duration;
 
 /// On a request that a router passed on: who had sent it there, and the service of that.
@@ -204,14 +205,30 @@ impl Core {
                 self.receive(turn, &message, &inside);
                 continue;
             }
-            if message.method() == Some(Method::Ack) {
-                continue;
-            }
-            let received = self.transactions.receive(&message, &inside.bytes, inside.from, true, turn.now.mono);
-            if let Received::Request(server) | Received::Cancel { cancel: server, .. } = received {
-                let after = turn.between(5, 30).to_string();
-                self.reply(turn, server, 503, |r| r.header(Name::RetryAfter, after));
-            }
+            self.put_off(turn, &message, &inside);
         }
+    }
+
+    /// A request may come again later, or go to another router now.
+    fn put_off(&mut self, turn: &mut Turn<'_>, message: &Message<'_>, inside: &Inside) {
+        if message.method() == Some(Method::Ack) {
+            return;
+        }
+        let received = self.transactions.receive(message, &inside.bytes, inside.from, true, turn.now.mono);
+        if let Received::Request(server) | Received::Cancel { cancel: server, .. } = received {
+            self.unavailable(turn, server);
+        }
+    }
+
+    /// Puts off a call that waited here while we stood still: its balancer has brought it to another router since. False if
+    /// the message is none.
+    pub(crate) fn put_off_new(&mut self, turn: &mut Turn<'_>, inside: &Inside) -> bool {
+        let Ok(message) = Message::parse_stream(&inside.bytes) else { return false };
+        let begins = message.method() == Some(Method::Invite) && message.to().is_ok_and(|to| to.tag().is_none());
+        if !begins || message.validate().is_err() || self.transactions.knows(&message) {
+            return false;
+        }
+        self.put_off(turn, &message, inside);
+        true
     }
 }

@@ -120,10 +120,7 @@ impl Core {
         self.acknowledge_rejecting(turn, leg_key);
         let Some(leg) = self.legs.get_mut(&leg_key) else { return };
         leg.phase = Phase::Ending;
-        if std::mem::take(&mut leg.saved) {
-            let remove = Ask::Remove { kind: "leg", id: leg.id.clone(), owner: leg.owner };
-            self.order(remove);
-        }
+        self.forget_record(leg_key);
         let Some(leg) = self.legs.get_mut(&leg_key) else { return };
         if leg.bye_sent || leg.dialog.is_none() {
             return self.bury(leg_key);
@@ -143,6 +140,15 @@ impl Core {
             .header(Name::UserAgent, headers::AGENT);
         self.send(turn, leg_key, request, Client::Bye(leg_key));
         self.bury(leg_key);
+    }
+
+    /// A leg's record is needed no more.
+    pub(crate) fn forget_record(&mut self, leg_key: LegKey) {
+        let Some(leg) = self.legs.get_mut(&leg_key) else { return };
+        if std::mem::take(&mut leg.saved) {
+            let remove = Ask::Remove { kind: "leg", id: leg.id.clone(), owner: leg.owner };
+            self.order(remove);
+        }
     }
 
     /// The ACK came, or never will: the BYE that waited for it goes.
@@ -244,19 +250,25 @@ impl Core {
     pub(crate) fn far_left(&mut self, turn: &mut Turn<'_>, key: CallKey, leg_key: LegKey) {
         let Some(call) = self.calls.get_mut(&key) else { return };
         let waits = call.far == Some(crate::call::Far::Play) && call.dialing.is_none();
-        call.far = None;
-        let bridge = call.bridge.take().and_then(|b| self.bridges.remove(&b));
-        if let Some(bridge) = bridge {
-            if let Some(near) = self.legs.get_mut(&bridge.other(leg_key)) {
-                near.bridge = None;
-            }
-            self.order(Ask::Remove { kind: "bridge", id: bridge.id, owner: bridge.owner });
-        }
-        self.leave_relay(leg_key);
-        self.detach(leg_key);
+        self.unbridge(key, leg_key);
         self.bye(turn, leg_key, None);
         if waits {
             self.run(turn, key);
         }
+    }
+
+    /// The caller has no far leg any more.
+    pub(crate) fn unbridge(&mut self, key: CallKey, far: LegKey) {
+        let Some(call) = self.calls.get_mut(&key) else { return };
+        call.far = None;
+        let bridge = call.bridge.take().and_then(|b| self.bridges.remove(&b));
+        if let Some(bridge) = bridge {
+            if let Some(near) = self.legs.get_mut(&bridge.other(far)) {
+                near.bridge = None;
+            }
+            self.order(Ask::Remove { kind: "bridge", id: bridge.id, owner: bridge.owner });
+        }
+        self.leave_relay(far);
+        self.detach(far);
     }
 }

@@ -191,6 +191,7 @@ impl Core {
             outcome: None,
             dialing: None,
             far: None,
+            shunned: None,
             bridge: None,
             max_forwards: max_forwards.saturating_sub(1),
             passed: headers::passed(message, hop.is_some_and(|h| h.trusted)),

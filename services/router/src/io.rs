@@ -29,7 +29,7 @@ pub enum Input<'a> {
     },
     /// An [`Output::Send`] did not reach its process: it is gone or its queue is full.
     Unsent(&'a Bytes),
-    /// The drain took too long: every call ends.
+    /// The drain took too long: calls end, but for those that another router can take over.
     HangUp,
     /// Nothing but time.
     Tick,

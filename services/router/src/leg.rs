@@ -158,8 +158,12 @@ pub(crate) struct Leg {
     pub(crate) last_ack: Option<(u32, Bytes)>,
     /// Our 2xx until its ACK.
     pub(crate) resend: Option<Resend>,
+    /// No 2xx of ours to an INVITE of theirs lacks its ACK.
+    pub(crate) acked: bool,
     /// What it must be told as soon as it can be: a re-INVITE of ours with this description.
     pub(crate) realign: Option<String>,
+    /// It is told again only because nobody knows whether it got our 2xx.
+    pub(crate) doubted: bool,
     /// BYE waits for the ACK (RFC 3261 15), with this Reason.
     pub(crate) bye_on_ack: Option<Option<String>>,
     pub(crate) bye_sent: bool,
@@ -234,7 +238,9 @@ impl Leg {
             unacknowledged: None,
             last_ack: None,
             resend: None,
+            acked: begin.direction == Direction::Outbound,
             realign: None,
+            doubted: false,
             bye_on_ack: None,
             bye_sent: false,
             exchange: None,
@@ -323,6 +329,7 @@ impl Leg {
             min_se: self.min_se,
             allows_update: self.allows_update,
             invite: self.last_invite,
+            acked: self.acked,
             owed: self.owed().filter(|owed| !owed.is_empty()),
             awaits,
         })

@@ -4,6 +4,7 @@ use crate::call::CallKey;
 use crate::core::{AfterSave, Core, Saving, Then, Turn};
 use crate::io::Ask;
 use crate::leg::LegKey;
+use crate::timers::Timer;
 use bytes::Bytes;
 use contract::location::StoreError;
 use contract::records::Owner;
@@ -28,6 +29,9 @@ impl Core {
             let record = leg.record(turn.now.unix(), bridge.map(|b| b.id.clone()), awaits);
             let Some(record) = record else { continue };
             leg.saved = true;
+            if leg.acked {
+                self.timers.disarm(Timer::Note(*leg_key));
+            }
             records.push(("leg", leg.id.clone(), leg.owner, json(&record)));
         }
         if all {
@@ -54,7 +58,7 @@ impl Core {
         let Some(saving) = self.saving.get_mut(&group) else { return };
         if let (Err(StoreError::Conflict), Some(call)) = (&result, saving.call) {
             self.saving.remove(&group);
-            return self.lose(call);
+            return self.lose(turn, call);
         }
         saving.left = saving.left.saturating_sub(1);
         saving.failed |= result.is_err();
@@ -73,6 +77,10 @@ impl Core {
             }
         }
         self.after_save(turn, saving.after);
+        if let Some(call) = saving.call.filter(|_| saving.failed && self.leaving) {
+            // Nobody could take it over.
+            self.go_down(turn, call);
+        }
     }
 
     fn after_save(&mut self, turn: &mut Turn<'_>, after: AfterSave) {

@@ -90,7 +90,10 @@ impl Core {
             // A conference that was done when nobody heard it.
             let near = self.calls.get(&key).map(|call| (call.leg, call.far));
             if near.is_some_and(|(near, far)| near != leg_key && far.is_some_and(|far| far != Far::Dial)) {
-                self.far_left(turn, key, leg_key);
+                match status {
+                    408 => self.far_lost(turn, key, leg_key),
+                    _ => self.far_left(turn, key, leg_key),
+                }
                 return true;
             }
             let why = format!("a phone answered {status} within its call");

@@ -4,9 +4,10 @@
 //! Twice a second the store is asked how this process stands with it. Owners that are no peers any more are listed; of
 //! what they own each survivor takes the calls that the rendezvous hash of the call's family gives it, as balancers do
 //! when they send requests there. A process that finds itself to have slept does nothing before it knows that it still
-//! owns its calls.
+//! owns its calls; what was not answered yet it gives up where the others must have given it up.
 
 use crate::call::CallKey;
+use crate::cause;
 use crate::core::{Core, Then, Turn};
 use crate::elsewhere::Parked;
 use crate::io::{Answer, Ask, AskId, Input};
@@ -18,6 +19,7 @@ use contract::media::MediaEvent;
 use contract::peers::PeerState;
 use contract::records::{Key, Owner, Standing, Stored};
 use contract::{ProcessId, Service, rendezvous};
+use dialplan::Cause;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -25,6 +27,8 @@ use std::time::Duration;
 pub(crate) const PERIOD: Duration = Duration::from_millis(500);
 /// After so long without a turn others may have taken our calls: peer records last 1.5 s, renewed each 0.5 s.
 const DOUBT: Duration = Duration::from_secs(1);
+/// After so long without a turn our peer record is gone, and with it every INVITE that balancers had here unanswered.
+const LAPSED: Duration = Duration::from_millis(1500);
 /// Owners are listed at least so often, and at once when a router goes.
 const LOOK: Duration = Duration::from_secs(3);
 /// What a gone router owned and nobody took for so long, anybody takes.
@@ -87,7 +91,11 @@ pub(crate) struct Takeover {
     standing: Option<Standing>,
     store_lost: bool,
     doubt: Option<VecDeque<Held>>,
+    /// The others thought us gone.
+    lapsed: bool,
     refill: VecDeque<CallKey>,
+    /// Conferences that were asked for something.
+    pub(crate) conferences: BTreeSet<ProcessId>,
     /// Requests for legs that are not here.
     pub(crate) parked: BTreeMap<String, Parked>,
 }
@@ -109,10 +117,12 @@ impl Core {
     pub(crate) fn admit<'a>(&mut self, turn: &mut Turn<'_>, input: Input<'a>) -> Option<Input<'a>> {
         let now = turn.now.mono;
         self.takeover.started.get_or_insert(now);
-        let slept = self.takeover.last.replace(now).is_some_and(|last| now.saturating_sub(last) > DOUBT);
-        if slept && !self.calls.is_empty() && self.takeover.doubt.is_none() {
-            tracing::warn!("this process stood still: its calls may be another's by now");
+        let slept = self.takeover.last.replace(now).map_or(Duration::ZERO, |last| now.saturating_sub(last));
+        let lapsed = slept >= LAPSED;
+        if slept > DOUBT && (lapsed || !self.calls.is_empty()) && self.takeover.doubt.is_none() {
+            tracing::warn!(?slept, "this process stood still: its calls may be another's by now");
             self.takeover.doubt = Some(VecDeque::new());
+            self.takeover.lapsed = lapsed;
             self.takeover.next = None;
             let ask = Ask::Standing { process: turn.view.me };
             self.ask(ask, Then::Takeover(Step::Standing { settle: true }));
@@ -142,8 +152,13 @@ impl Core {
 
     /// We know where we stand: what waited is handled.
     fn settled(&mut self, turn: &mut Turn<'_>) {
+        let lapsed = std::mem::take(&mut self.takeover.lapsed);
+        if lapsed {
+            self.give_up(turn);
+        }
         for held in self.takeover.doubt.take().unwrap_or_default() {
             match held {
+                Held::Message(inside) if lapsed && self.put_off_new(turn, &inside) => {}
                 Held::Message(inside) => self.act(turn, Input::Message(&inside)),
                 Held::Answered(id, answer) => self.act(turn, Input::Answered(id, answer)),
                 Held::Media(relay, event) => self.act(turn, Input::Media { relay, event: &event }),
@@ -152,6 +167,16 @@ impl Core {
             }
         }
         self.look(turn, true);
+    }
+
+    /// Ends what nobody waits for any more: callers that were not answered have heard 503 from their balancers.
+    fn give_up(&mut self, turn: &mut Turn<'_>) {
+        let unanswered = |leg| self.legs.get(&leg).is_some_and(|leg| leg.server.is_some());
+        let calls = self.calls.iter().filter(|(_, call)| !call.saved && unanswered(call.leg));
+        let calls: Vec<CallKey> = calls.map(|(key, _)| *key).collect();
+        for key in calls {
+            self.refuse(turn, key, 503, Cause::FAILURE, "the router stood still", Vec::new());
+        }
     }
 
     /// Sees who is there, and asks the store what is due.
@@ -188,6 +213,11 @@ impl Core {
                 self.takeover.refill = unprotected.collect();
             }
         }
+        let gone: Vec<ProcessId> = self.takeover.conferences.iter().copied().filter(away).collect();
+        for process in gone {
+            self.takeover.conferences.remove(&process);
+            self.conference_gone(turn, process);
+        }
         if !due {
             return;
         }
@@ -214,7 +244,7 @@ impl Core {
             (Step::Standing { settle }, Answer::Standing(result)) => self.stands(turn, settle, result),
             (Step::Check { settle }, Answer::Owned(result)) => {
                 if let Ok(owned) = result {
-                    self.check(&owned);
+                    self.check(turn, &owned);
                 }
                 if settle {
                     self.settled(turn);
@@ -266,7 +296,7 @@ impl Core {
     }
 
     /// Drops what others took. What is being written shows by itself whose it is.
-    fn check(&mut self, owned: &[Key]) {
+    fn check(&mut self, turn: &mut Turn<'_>, owned: &[Key]) {
         let owned: BTreeSet<(&str, Owner)> =
             owned.iter().filter(|key| key.kind == "call").map(|key| (key.id.as_str(), key.owner)).collect();
         let saving: BTreeSet<CallKey> = self.saving.values().filter_map(|saving| saving.call).collect();
@@ -275,12 +305,15 @@ impl Core {
         };
         let lost: Vec<CallKey> = self.calls.iter().filter(|(key, call)| !ours(key, call)).map(|(k, _)| *k).collect();
         for key in lost {
-            self.lose(key);
+            self.lose(turn, key);
         }
     }
 
-    /// Another process has this call: it is dropped here, and nobody is told anything.
-    pub(crate) fn lose(&mut self, key: CallKey) {
+    /// Another process has this call: it is dropped here, and of its legs nobody is told anything. Whom we rang meanwhile
+    /// for it nobody else knows: they stop ringing.
+    pub(crate) fn lose(&mut self, turn: &mut Turn<'_>, key: CallKey) {
+        let winner = self.calls.get(&key).and_then(|call| call.dialing.as_ref()?.winner);
+        self.cancel_branches(turn, key, winner, Some(&cause::reason(Cause::NORMAL)));
         let Some(call) = self.calls.remove(&key) else { return };
         tracing::warn!(call = %call.id, "taken by another router: dropped");
         self.counters.lost += 1;
@@ -289,10 +322,14 @@ impl Core {
             self.timers.disarm(timer);
         }
         let bridge = call.bridge.and_then(|bridge| self.bridges.remove(&bridge));
-        let dialing = call.dialing.into_iter().flat_map(|d| d.branches.into_iter().chain(d.winner));
         let bridged = bridge.into_iter().flat_map(|bridge| bridge.legs);
-        for leg in [call.leg].into_iter().chain(bridged).chain(dialing) {
+        for leg in [call.leg].into_iter().chain(bridged) {
             self.forget_leg(leg);
+        }
+        // One that answered, and is in no record yet.
+        if let Some(winner) = winner {
+            self.detach(winner);
+            self.bye(turn, winner, Some(cause::reason(Cause::NORMAL)));
         }
         self.saving.retain(|_, saving| saving.call != Some(key));
     }
@@ -342,7 +379,7 @@ impl Core {
         for (name, keys) in families {
             let wanted = self.takeover.parked.keys().any(|leg| family(leg) == name);
             let ours = left || wanted || self.heir(turn, name) == Some(turn.view.me);
-            if ours && self.takeover.taking.insert(name.to_owned()) {
+            if ours && !self.leaving && self.takeover.taking.insert(name.to_owned()) {
                 self.takeover.queue.push_back((name.to_owned(), keys));
             }
         }

@@ -19,6 +19,8 @@ pub(crate) enum Timer {
     Session(LegKey),
     /// A re-INVITE of ours is tried again after 491 (RFC 3261 14.1).
     Retry(LegKey),
+    /// That a leg's 2xx has its ACK is written down, where nothing else was written meanwhile.
+    Note(LegKey),
     /// A relay is asked whether it is there.
     Probe(ProcessId),
     /// A call's media is moved to another relay, which was not to be had before.
@@ -36,8 +38,8 @@ impl Timer {
     }
 
     /// Those of a leg.
-    pub(crate) fn of_leg(leg: LegKey) -> [Self; 3] {
-        [Self::Resend(leg), Self::Session(leg), Self::Retry(leg)]
+    pub(crate) fn of_leg(leg: LegKey) -> [Self; 4] {
+        [Self::Resend(leg), Self::Session(leg), Self::Retry(leg), Self::Note(leg)]
     }
 }
 
@@ -61,6 +63,11 @@ impl Timers {
         if let Some(at) = self.by_name.remove(&timer) {
             self.by_time.remove(&(at, timer));
         }
+    }
+
+    /// True while it is set.
+    pub(crate) fn is_set(&self, timer: Timer) -> bool {
+        self.by_name.contains_key(&timer)
     }
 
     /// When the first is due.

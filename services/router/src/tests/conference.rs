@@ -3,33 +3,44 @@
 use super::lab::*;
 use super::phones::*;
 use bytes::Bytes;
-use contract::Service;
+use contract::{ProcessId, Service};
 use dialplan::{Playback, Step, Template};
 use sip::Name;
 use sip::message::Message;
 
-fn play(prompts: &[&str]) -> Step {
+pub(super) fn play(prompts: &[&str]) -> Step {
     Step::Playback(Playback { prompts: prompts.iter().map(|p| Template::parse(p).unwrap()).collect() })
 }
 
 /// The conference's answer to a request.
-fn answer(lab: &mut Lab, request: &Bytes, tag: &str, body: Option<&str>) {
+pub(super) fn answer(lab: &mut Lab, request: &Bytes, tag: &str, body: Option<&str>) {
+    answer_from(lab, CONFERENCE, request, (200, tag), body);
+}
+
+/// A conference's answer to a request: its status, under its tag.
+pub(super) fn answer_from(lab: &mut Lab, from: ProcessId, request: &Bytes, answer: (u16, &str), body: Option<&str>) {
     let message = Message::parse_stream(request).unwrap();
-    let host = contract::hop::host(Service::Conference, CONFERENCE);
+    let host = contract::hop::host(Service::Conference, from);
     let response =
-        sip::build::response(&message, 200, None, Some(tag)).header(Name::Contact, format!("<sip:c@{host}>"));
+        sip::build::response(&message, answer.0, None, Some(answer.1)).header(Name::Contact, format!("<sip:c@{host}>"));
     let bytes = match body {
         Some(body) => response.body("application/sdp", body.as_bytes().to_vec()).finish(),
         None => response.finish(),
     };
-    lab.receive_from(CONFERENCE, Service::Conference, bytes);
+    lab.receive_from(from, Service::Conference, bytes);
 }
 
 /// A request to the conference of this method.
 #[track_caller]
-fn request(lab: &mut Lab, method: &str) -> Bytes {
-    let at = lab.wire.iter().position(|(to, b)| *to == CONFERENCE && b.starts_with(method.as_bytes()));
-    let Some(at) = at else { panic!("no {method} to the conference: {:?}", lab.lines()) };
+pub(super) fn request(lab: &mut Lab, method: &str) -> Bytes {
+    request_at(lab, CONFERENCE, method)
+}
+
+/// A request to a conference of this method.
+#[track_caller]
+pub(super) fn request_at(lab: &mut Lab, process: ProcessId, method: &str) -> Bytes {
+    let at = lab.wire.iter().position(|(to, b)| *to == process && b.starts_with(method.as_bytes()));
+    let Some(at) = at else { panic!("no {method} to the conference {process}: {:?}", lab.lines()) };
     lab.wire.remove(at).unwrap().1
 }
 

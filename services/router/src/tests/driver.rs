@@ -50,18 +50,24 @@ struct Pbx {
     /// The relay's place in the mesh.
     media: Member,
     relay: Arc<Relay>,
+    /// The router that it talks with.
+    router: ProcessId,
     got: Vec<Bytes>,
 }
 
 impl Pbx {
     async fn start() -> Self {
+        Self::start_with(Config::default()).await
+    }
+
+    async fn start_with(config: Config) -> Self {
         let lab = Lab::new();
         let env = Environment::new(Arc::new(runtime::store::memory::MemoryStore::new()), lab.keys.clone());
         let source: Subscription<RouterEntry> = Subscription::fixed(lab.entries.clone());
         let relay = Arc::new(Relay::default());
         let balancer = env.mesh.join(Peer::new(Service::Balancer, BALANCER));
         let media = env.mesh.join(Peer::new(Service::Media, RELAY));
-        let running = crate::build(Config::default(), env.deps(ROUTER, source), relay.clone()).unwrap();
+        let running = crate::build(config, env.deps(ROUTER, source), relay.clone()).unwrap();
         let binding = Binding {
             contact: "sip:8006@127.0.0.1:8006".into(),
             call_id: "r".into(),
@@ -77,11 +83,11 @@ impl Pbx {
             user_agent: None,
         };
         env.store.swap("8006", 0, vec![binding], 1).await.unwrap();
-        Self { lab, env, running, balancer, media, relay, got: Vec::new() }
+        Self { lab, env, running, balancer, media, relay, router: ROUTER, got: Vec::new() }
     }
 
     fn send(&self, bytes: Bytes) {
-        self.balancer.send(ROUTER, bytes).unwrap();
+        self.balancer.send(self.router, bytes).unwrap();
     }
 
     /// The next message that begins so.
@@ -92,7 +98,7 @@ impl Pbx {
             }
             let next = tokio::time::timeout(Duration::from_secs(5), self.balancer.recv()).await;
             let Ok(Some(inside)) = next else { panic!("no {start}; got {:?}", self.got) };
-            assert_eq!((inside.from, inside.service), (ROUTER, Service::Router));
+            assert_eq!((inside.from, inside.service), (self.router, Service::Router));
             self.got.push(inside.bytes);
         }
     }
@@ -211,6 +217,35 @@ async fn a_drain_refuses_new_calls_and_ends_with_the_last() {
     pbx.send(ok);
     tokio::time::timeout(Duration::from_secs(5), pbx.running.join()).await.unwrap().unwrap();
     assert_eq!(pbx.env.drain.under_way(), 0);
+}
+
+#[tokio::test]
+async fn at_the_limit_of_a_drain_the_other_router_has_the_calls_at_once() {
+    let config = Config { drain_limit: Duration::ZERO, linger: Duration::ZERO, ..Config::default() };
+    let mut pbx = Pbx::start_with(config).await;
+    let other = Environment { drain: runtime::Drain::new(), metrics: runtime::Metrics::new(), ..pbx.env.clone() };
+    let source: Subscription<RouterEntry> = Subscription::fixed(pbx.lab.entries.clone());
+    let heir = crate::build(Config::default(), other.deps(super::fleet::HEIR, source), pbx.relay.clone()).unwrap();
+    let (mut a, b) = pbx.talk().await;
+    assert_eq!(pbx.records().await, 4);
+    pbx.env.drain.start();
+    tokio::time::timeout(Duration::from_secs(5), pbx.running.join()).await.unwrap().unwrap();
+    let view = heir.views["calls"].clone();
+    let taken = async {
+        while view().await.as_array().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_millis(500), taken).await.expect("at once, not after a peer record's time");
+    assert!(pbx.got.iter().all(|bytes| !bytes.starts_with(b"BYE")), "{:?}", pbx.got);
+    pbx.router = super::fleet::HEIR;
+    let bye = pbx.lab.within(&mut a, "BYE", None);
+    pbx.send(bye);
+    pbx.get("SIP/2.0 200").await;
+    let bye = pbx.get("BYE").await;
+    let ok = pbx.lab.answer(&b, &bye, 200, None);
+    pbx.send(ok);
+    pbx.until_no_records().await;
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
 //! A router that freezes and thaws after others took over.
 
+use super::conference;
 use super::fleet::*;
 use super::lab::*;
+use super::phones::*;
 use crate::io::{Ask, Input};
 use contract::Service;
+use dialplan::Step;
 use sip::Name;
 use std::time::Duration;
 
@@ -130,5 +133,129 @@ fn a_write_that_finds_a_higher_epoch_ends_all_that_is_ours() {
     lab.switch(HEIR);
     lab.receive(again);
     lab.response(200, "UPDATE");
+    lab.ends(&mut a, &b);
+}
+
+#[test]
+fn what_rang_stops_ringing_at_the_thaw() {
+    // The callee's answer waited in the socket, or there was none.
+    for answered in [false, true] {
+        let mut lab = Lab::new().fleet(&[HEIR]);
+        lab.register("8006");
+        lab.call("8005", "8006");
+        let invite = lab.request("INVITE");
+        let b = lab.callee(&invite);
+        lab.answer(&b, &invite, 180, None);
+        lab.response(180, "INVITE");
+        lab.now = lab.now.plus(Duration::from_secs(10));
+        if answered {
+            lab.answer(&b, &invite, 200, Some(&sdp(5000, "0")));
+        } else {
+            lab.input(Input::Tick);
+        }
+        lab.response(503, "INVITE");
+        let cancel = lab.request("CANCEL");
+        lab.answer(&b, &cancel, 200, None);
+        if answered {
+            lab.request("ACK");
+            let bye = lab.request("BYE");
+            lab.answer(&b, &bye, 200, None);
+        } else {
+            lab.answer(&b, &invite, 487, None);
+            lab.request("ACK");
+        }
+        lab.seconds(60);
+        lab.quiet();
+        lab.empty();
+    }
+}
+
+#[test]
+fn a_call_that_waited_at_a_frozen_router_is_another_routers() {
+    for busy in [false, true] {
+        let mut lab = Lab::new().fleet(&[HEIR]);
+        if busy {
+            lab.talk();
+        }
+        lab.seconds(60);
+        let phone = lab.phone("8005", "8006");
+        let invite = lab.invite_bytes(&phone, "8006", Some(&sdp(4000, "0")), |r| r);
+        lab.now = lab.now.plus(Duration::from_secs(10));
+        lab.receive(invite.clone());
+        let refused = lab.response(503, "INVITE");
+        lab.ack_failure(&invite, &refused);
+        lab.quiet();
+        assert_eq!(lab.core.load().calls, usize::from(busy));
+        // What comes later is ours again.
+        let phone = lab.phone("8005", "8006");
+        let invite = lab.invite_bytes(&phone, "8006", Some(&sdp(4000, "0")), |r| r);
+        lab.receive(invite);
+        lab.response(401, "INVITE");
+    }
+}
+
+#[test]
+fn what_rings_goes_on_ringing_where_nobody_can_have_missed_the_router() {
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    lab.register("8006");
+    let mut a = lab.call("8005", "8006");
+    let invite = lab.request("INVITE");
+    let b = lab.callee(&invite);
+    lab.answer(&b, &invite, 180, None);
+    lab.response(180, "INVITE");
+    lab.now = lab.now.plus(Duration::from_millis(1400));
+    lab.answer(&b, &invite, 200, Some(&sdp(5000, "0 101")));
+    lab.request("ACK");
+    let ok = lab.response(200, "INVITE");
+    Lab::joined(&mut a, &ok);
+    lab.within(&mut a, "ACK", None);
+    lab.quiet();
+    lab.ends(&mut a, &b);
+}
+
+#[test]
+fn who_rings_for_a_call_that_others_took_rings_once() {
+    let plan = steps(&[("100", vec![Step::Answer {}, dial(&["PJSIP/8006"], None)])]);
+    let mut lab = Lab::plan(plan).fleet(&[HEIR]);
+    lab.register("8006");
+    let mut a = lab.call("8005", "100");
+    let silence = conference::request(&mut lab, "INVITE");
+    conference::answer(&mut lab, &silence, "s", Some(&sdp(6000, "0 8 101")));
+    conference::request(&mut lab, "ACK");
+    let ok = lab.response(200, "INVITE");
+    Lab::joined(&mut a, &ok);
+    lab.within(&mut a, "ACK", None);
+    let first = lab.request_to("INVITE", "8006");
+    let b = lab.callee(&first);
+    lab.answer(&b, &first, 180, None);
+    lab.seconds(60);
+    let peers = lab.peers.clone();
+    lab.gone(HEIR);
+    let second = lab.request_to("INVITE", "8006");
+    lab.seconds(8);
+    let reinvite = conference::request(&mut lab, "INVITE");
+    conference::answer(&mut lab, &reinvite, "s", Some(&sdp(6000, "0 8 101")));
+    conference::request(&mut lab, "ACK");
+    lab.quiet();
+    lab.peers = peers;
+    lab.switch(ROUTER);
+    lab.input(Input::Tick);
+    let cancel = lab.request_to("CANCEL", "8006");
+    assert_eq!(branch(&cancel), branch(&first));
+    lab.answer(&b, &cancel, 200, None);
+    lab.answer(&b, &first, 487, None);
+    lab.request_to("ACK", "8006");
+    lab.seconds(120);
+    lab.quiet();
+    assert_eq!((lab.core.load().calls, lab.core.load().legs), (0, 0));
+    // The other's rings on, and is answered.
+    lab.switch(HEIR);
+    let b = lab.callee(&second);
+    lab.answer(&b, &second, 200, Some(&sdp(5000, "0 101")));
+    lab.request_to("ACK", "8006");
+    let bye = conference::request(&mut lab, "BYE");
+    conference::answer(&mut lab, &bye, "s", None);
+    lab.seconds(3);
+    lab.quiet();
     lab.ends(&mut a, &b);
 }

@@ -99,6 +99,8 @@ pub(crate) struct Lab {
     /// How many records were taken from a process.
     pub(crate) taken: BTreeMap<ProcessId, u64>,
     pub(crate) incarnation: u64,
+    /// How many records were written.
+    pub(crate) writes: usize,
     pub(crate) nonces: BTreeMap<String, u32>,
     /// Ports of the relays' sides, by relay, call and leg.
     pub(crate) relay: BTreeMap<(ProcessId, String, String), u16>,
@@ -169,6 +171,7 @@ impl Lab {
             owners: BTreeMap::new(),
             taken: BTreeMap::new(),
             incarnation: 1,
+            writes: 0,
             nonces: BTreeMap::new(),
             relay: BTreeMap::new(),
             store_down: false,
@@ -318,6 +321,7 @@ impl Lab {
         }
         match value {
             Some(value) => {
+                self.writes += 1;
                 self.owners.insert(name.clone(), owner);
                 self.records.insert(name, value);
             }

@@ -1,15 +1,18 @@
 //! Whole calls in virtual time: the core between phones, a store and a relay that the test plays.
 
+mod acks;
 mod answers;
 mod astray;
 mod basic;
 mod changes;
 mod conference;
+mod conferences;
 mod driver;
 mod fleet;
 mod forks;
 mod frozen;
 mod lab;
+mod leave;
 mod loss;
 mod noise;
 mod phones;
