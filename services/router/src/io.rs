@@ -31,6 +31,8 @@ pub enum Input<'a> {
     Unsent(&'a Bytes),
     /// The drain took too long: every call ends.
     HangUp,
+    /// The call of this id is to end.
+    HangUpCall(&'a str),
     /// Nothing but time.
     Tick,
 }
