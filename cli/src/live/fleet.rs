@@ -88,7 +88,7 @@ impl Fleet {
                     self.sessions.insert(process.name, session);
                     return Ok(value);
                 }
-                (_, Err(error)) => last = error.context(process.name),
+                (_, Err(error)) => last = process.blame(error),
                 (None, Ok(value)) => return Ok(value),
             }
         }

@@ -81,7 +81,7 @@ pub async fn items(fleet: &mut Fleet, kind: Kind, filter: &Filter) -> Result<Vec
         for (process, answer) in answers {
             match answer.and_then(|view| kind.items(&process.name, view).map_err(anyhow::Error::msg)) {
                 Ok(mut items) => all.append(&mut items),
-                Err(error) => failed.push(error.context(process.name)),
+                Err(error) => failed.push(process.blame(error)),
             }
         }
         if asked == 0 {

@@ -4,7 +4,7 @@ use super::fleet::{Fleet, connect};
 use super::lines::{Event, Merge, Wanted};
 use super::place::{Place, Process};
 use super::{Where, out, warn};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{ArgAction, Args};
 use contract::Service;
 use serde_json::Value;
@@ -54,17 +54,21 @@ pub async fn run(args: LogArgs) -> Result<()> {
     let mut wanted = Wanted::new(args.verbosity, args.call, args.endpoint);
     let mut merge = Merge::default();
     let mut cursors = BTreeMap::new();
+    let mut failed = Vec::new();
     for (process, answer) in fleet.ask(Some(Service::Router), "/v1/events?after=").await? {
         match answer {
             Ok(page) => {
-                let page = Page::read(&process.name, &page);
-                // What a router forgot before anybody asked is not lost to us.
+                let page = Page::read(&process.name, "", &page);
                 page.events.into_iter().for_each(|event| merge.push(event, Duration::ZERO));
                 cursors.insert(process.name, page.next);
             }
-            Err(error) => warn(&format!("{:#}", error.context(process.name))),
+            Err(error) => failed.push(process.blame(error)),
         }
     }
+    if cursors.is_empty() {
+        return Err(failed.pop().unwrap_or_else(|| anyhow!("no router is there in {}", fleet.place.name())));
+    }
+    failed.iter().for_each(|error| warn(&format!("{error:#}")));
     let lines: Vec<String> = merge.rest().into_iter().flat_map(|e| wanted.take(e)).map(|e| e.line()).collect();
     let skip = args.tail.map_or(0, |tail| lines.len().saturating_sub(tail));
     lines.iter().skip(skip).try_for_each(|line| out(&format!("{line}\n")))?;
@@ -78,11 +82,12 @@ struct Page {
 }
 
 impl Page {
-    fn read(router: &str, page: &Value) -> Self {
+    /// What was told after a cursor. What a router forgot before anybody asked, when there was no cursor yet, is not lost.
+    fn read(router: &str, after: &str, page: &Value) -> Self {
         let items = page["events"].as_array().into_iter().flatten();
         let mut events: Vec<Event> = items.map(Event::read).collect();
         let lost = page["lost"].as_u64().unwrap_or(0);
-        if lost > 0 {
+        if lost > 0 && !after.is_empty() {
             let at = events.first().map_or_else(unix_ms, |first| first.at);
             events.insert(0, Event::lost(lost, router, at));
         }
@@ -145,7 +150,7 @@ async fn read(place: Arc<dyn Place>, router: Process, mut cursor: String, tell: 
     loop {
         let Err(error) = read_on(place.as_ref(), &router, &mut cursor, &tell, &mut complained).await else { return };
         if !std::mem::replace(&mut complained, true) {
-            warn(&format!("{:#}", error.context(router.name.clone())));
+            warn(&format!("{:#}", router.blame(error)));
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -162,7 +167,7 @@ async fn read_on(
     let mut session = connect(place, router).await?;
     loop {
         let path = format!("/v1/events?after={cursor}&wait={}", WAIT.as_secs());
-        let page = Page::read(&router.name, &session.get(&path, WAIT).await?);
+        let page = Page::read(&router.name, cursor, &session.get(&path, WAIT).await?);
         *complained = false;
         *cursor = page.next;
         for event in page.events {
@@ -181,9 +186,11 @@ mod tests {
     #[test]
     fn a_page_says_what_was_lost_before_what_is_there() {
         let event = json!({"call": "a", "at": 5, "kind": {"type": "called", "endpoint": "8006"}});
-        let page = Page::read("r", &json!({"next": "x:9", "lost": 3, "events": [event]}));
+        let told = json!({"next": "x:9", "lost": 3, "events": [event]});
+        let page = Page::read("r", "x:5", &told);
         assert_eq!((page.next.as_str(), page.events.len()), ("x:9", 2));
         assert_eq!(page.events[0], Event::lost(3, "r", 5));
-        assert!(Page::read("r", &json!({"next": "x:9", "lost": 0, "events": []})).events.is_empty());
+        assert_eq!(Page::read("r", "", &told).events.len(), 1);
+        assert!(Page::read("r", "x:9", &json!({"next": "x:9", "lost": 0, "events": []})).events.is_empty());
     }
 }

@@ -21,6 +21,16 @@ pub struct Process {
     pub port: u16,
 }
 
+impl Process {
+    /// An error of this process among several.
+    pub fn blame(&self, error: anyhow::Error) -> anyhow::Error {
+        match self.service {
+            Some(_) => error.context(self.name.clone()),
+            None => error,
+        }
+    }
+}
+
 /// A byte stream to an admin server.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}

@@ -61,6 +61,7 @@ fn people_see_who_is_registered_and_who_talks_and_end_a_call() {
     let mut watch = Process::start(&mut command(&pbx, &["calls", "--watch"])).unwrap();
     let (mut caller, mut callee) = talking(&pbx);
     let id = pbx.items("calls").unwrap()[0]["id"].as_str().unwrap().to_owned();
+    watch.line(" up ", SOON).unwrap();
 
     let status = said(&pbx, &["status"]);
     assert!(status.contains("Calls:          1 (1 up)\n"), "{status}");
@@ -126,7 +127,7 @@ fn all_calls_are_ended_and_a_serve_that_is_not_there_is_an_error() {
     assert!(hung_up.lines().count() == 1 && hung_up.ends_with("hung up\n"), "{hung_up}");
     assert!(caller.report(SOON).unwrap().0 && callee.report(SOON).unwrap().0);
     pbx.terminate().unwrap();
-    for verb in ["status", "calls", "registrations", "dispatchers"] {
+    for verb in ["status", "calls", "registrations", "dispatchers", "log"] {
         let error = refused(&pbx, &[verb]);
         assert!(error.starts_with("kubepbx: nobody answers at http://127.0.0.1:"), "{error}");
     }
