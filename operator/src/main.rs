@@ -121,7 +121,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let (metrics, health) = (Metrics::new(), Health::new(Clock::new()));
     let mut tasks = Running::new();
-    let state = AdminState { health: health.clone(), metrics: metrics.clone(), views: Default::default() };
+    let state = AdminState::new(health.clone(), metrics.clone());
     let (_, probes) = admin::serve(args.probes, state).await.with_context(|| format!("probes {}", args.probes))?;
     tasks.spawn("probes", probes);
     let serves = health.part("stream");

@@ -168,8 +168,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     parts.push(balancer::build(config, deps(&env, &sources.balancer)).context("balancer")?);
 
     let mut own = Running::new();
-    let views = parts.iter().flat_map(|p| p.views.clone()).collect();
-    let state = AdminState { health: env.health.clone(), metrics: env.metrics.clone(), views };
+    runtime::processes::views(&env, &mut own);
+    let state = AdminState::new(env.health.clone(), env.metrics.clone()).of(&own);
+    let state = parts.iter().fold(state, AdminState::of);
     let (http, server) = admin::serve(args.http, state).await.with_context(|| format!("http {}", args.http))?;
     own.spawn("http", server);
 

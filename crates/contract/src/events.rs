@@ -30,8 +30,21 @@ pub enum CallEventKind {
     Step {
         /// Context, extension and number: `from-external,8006,2`.
         at: String,
-        /// The application as written.
+        /// The step's name as manifests write it: `dial`.
         app: String,
+        /// What it is given, variables put in: `PJSIP/8006,30`.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        data: String,
+    },
+    /// A contact of an endpoint is rung.
+    Called {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// An endpoint that was to be rung has no contact that is live.
+    Absent {
+        /// The endpoint.
+        endpoint: String,
     },
     /// A leg rings.
     Ringing {
@@ -42,6 +55,25 @@ pub enum CallEventKind {
     Answered {
         /// The endpoint.
         endpoint: String,
+    },
+    /// A leg will not answer.
+    Refused {
+        /// The endpoint.
+        endpoint: String,
+        /// The final status of its INVITE.
+        status: u16,
+    },
+    /// Its media goes to another relay.
+    Moved {
+        /// The relay's process.
+        relay: String,
+        /// Whether the former relay still forwards.
+        planned: bool,
+    },
+    /// Another router went, and its call is here now.
+    TakenOver {
+        /// The router that has it now.
+        router: String,
     },
     /// A call ended.
     Ended {

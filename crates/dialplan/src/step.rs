@@ -48,6 +48,21 @@ impl Step {
         }
     }
 
+    /// What the step is given, as Asterisk writes it, with the variables put in: `PJSIP/8006,30`. Empty where it takes
+    /// nothing. A text that grows too long by its variables stands as it was written.
+    pub fn data<'v>(&self, value: &dyn Fn(&str) -> Option<std::borrow::Cow<'v, str>>) -> String {
+        let text = |t: &Template| t.expand(value).unwrap_or_else(|_| t.as_str().to_owned());
+        let list = |templates: &[Template]| templates.iter().map(text).collect::<Vec<_>>().join("&");
+        match self {
+            Step::NoOp { text: given } => given.as_ref().map(text).unwrap_or_default(),
+            Step::Dial(Dial { to, timeout: None }) => list(to),
+            Step::Dial(Dial { to, timeout: Some(limit) }) => format!("{},{}", list(to), limit.as_secs_f64()),
+            Step::Hangup { cause } => cause.map(|cause| cause.number().to_string()).unwrap_or_default(),
+            Step::Playback(playback) => list(&playback.prompts),
+            Step::Answer {} | Step::Echo {} => String::new(),
+        }
+    }
+
     /// Checks what can be known before a call: lists within bounds, targets and prompts that hold no variable.
     ///
     /// # Errors
@@ -343,6 +358,27 @@ mod tests {
         assert_eq!(targets, [endpoint("8006"), endpoint("9")]);
         let error = dial.targets(&|_| None).unwrap_err().to_string();
         assert!(error.starts_with("to[0]: bad dial target"), "{error}");
+    }
+
+    #[test]
+    fn what_a_step_is_given_is_written_as_asterisk_does() {
+        let template = |text: &str| Template::parse(text).unwrap();
+        let list = |texts: &[&str]| texts.iter().map(|t| template(t)).collect::<Vec<_>>();
+        let seconds = |n| Some(Duration::from_secs(n));
+        for (step, data) in [
+            (Step::NoOp { text: Some(template("to ${EXTEN}")) }, "to 8006"),
+            (Step::NoOp { text: None }, ""),
+            (Step::Answer {}, ""),
+            (
+                Step::Dial(Dial { to: list(&["PJSIP/${EXTEN}", "PJSIP/9"]), timeout: seconds(30) }),
+                "PJSIP/8006&PJSIP/9,30",
+            ),
+            (Step::Dial(Dial { to: list(&["PJSIP/9"]), timeout: None }), "PJSIP/9"),
+            (Step::Hangup { cause: Cause::new(17).ok() }, "17"),
+            (Step::Playback(Playback { prompts: list(&["a.wav", "tone:440"]) }), "a.wav&tone:440"),
+        ] {
+            assert_eq!(step.data(&|_| Some("8006".into())), data, "{step:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::drain::Drain;
 use crate::health::Health;
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
+use crate::processes::Processes;
 use crate::source::Subscription;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
@@ -50,6 +51,8 @@ pub struct Environment {
     pub metrics: Metrics,
     /// Liveness and readiness.
     pub health: Health,
+    /// The services that were given their parts.
+    pub processes: Processes,
 }
 
 impl Environment {
@@ -64,6 +67,7 @@ impl Environment {
             drain: Drain::new(),
             metrics: Metrics::new(),
             health: Health::new(clock),
+            processes: Processes::new(clock),
         }
     }
 
@@ -74,6 +78,7 @@ impl Environment {
 
     /// What one service is given.
     pub fn deps<E>(&self, process: ProcessId, source: Subscription<E>) -> Deps<E> {
+        self.processes.add(process, source.acks());
         Deps {
             process,
             mesh: self.mesh.clone(),

@@ -4,10 +4,10 @@
 use crate::admin::{self, AdminState};
 use crate::deps::{Deps, Environment};
 use crate::mesh::Reach;
-use crate::running::{Running, Views};
+use crate::running::Running;
 use crate::store::redis::RedisStore;
 use crate::stream::client::{Follow, Timing, follow};
-use crate::{discovery, entropy, keys, telemetry};
+use crate::{discovery, entropy, keys, processes, telemetry};
 use anyhow::Context as _;
 use clap::ValueEnum;
 use contract::config::Entry;
@@ -162,7 +162,7 @@ async fn serve<E: Entry>(
     let started = health.part("configuration");
 
     let mut own = Running::new();
-    let probes = || AdminState { health: health.clone(), metrics: metrics.clone(), views: Views::new() };
+    let probes = || AdminState::new(health.clone(), metrics.clone());
     let (told, server) =
         admin::serve(args.probes, probes()).await.with_context(|| format!("probes {}", args.probes))?;
     own.spawn("probes", server);
@@ -198,8 +198,8 @@ async fn serve<E: Entry>(
         ended = own.join() => return ended,
     }
     let mut running = build(environment.deps(process, source)).await?;
-    let state = AdminState { health: health.clone(), metrics: metrics.clone(), views: running.views.clone() };
-    own.spawn("admin", admin::on(views, state));
+    processes::views(&environment, &mut own);
+    own.spawn("admin", admin::on(views, probes().of(&own).of(&running)));
     started.ready();
 
     let ended = tokio::select! {
@@ -277,7 +277,7 @@ mod tests {
         assert!(ask(&path, Check::Livez).is_err(), "nobody answers");
         let health = Health::new(Clock::new());
         let part = health.part("router");
-        let state = AdminState { health, metrics: Metrics::new(), views: Views::new() };
+        let state = AdminState::new(health, Metrics::new());
         let serving = tokio::spawn(admin::on(probes_socket(&path).unwrap(), state));
         let check = |check| {
             let path = path.clone();

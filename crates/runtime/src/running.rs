@@ -1,5 +1,6 @@
-//! A service that runs: its tasks and its views.
+//! A service that runs: its tasks, its views, and what it can be told to do.
 
+use crate::log::Follow;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,11 +13,35 @@ pub type View = Arc<dyn Fn() -> BoxFuture<'static, serde_json::Value> + Send + S
 /// Views by name: `/v1/<name>`.
 pub type Views = BTreeMap<String, View>;
 
+/// Logs by name: `/v1/<name>?after=<cursor>`.
+pub type Logs = BTreeMap<String, Arc<dyn Follow>>;
+
+/// Does something to one thing that is named, and says how that went.
+pub type Command = Arc<dyn Fn(String) -> BoxFuture<'static, Done> + Send + Sync>;
+
+/// Commands by view and verb: `/v1/<view>/<id>/<verb>`.
+pub type Commands = BTreeMap<(String, String), Command>;
+
+/// How a command went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// It is done.
+    Done,
+    /// There is no such thing here.
+    Unknown,
+    /// Nobody is there to do it.
+    Gone,
+}
+
 /// What a service's `build` returns. Dropping it aborts the tasks.
 #[derive(Default)]
 pub struct Running {
     /// What it shows at `/v1/<name>`.
     pub views: Views,
+    /// What can be followed at `/v1/<name>?after=<cursor>`.
+    pub logs: Logs,
+    /// What it can be told to do.
+    pub commands: Commands,
     /// With whether the service is over when it ends well.
     tasks: JoinSet<(String, bool, anyhow::Result<()>)>,
 }
@@ -47,6 +72,25 @@ impl Running {
         F: Future<Output = serde_json::Value> + Send + 'static,
     {
         self.views.insert(name.to_owned(), Arc::new(move || Box::pin(make())));
+    }
+
+    /// Adds a log, which is a view too.
+    pub fn log(&mut self, name: &str, log: impl Follow + 'static) {
+        let log: Arc<dyn Follow> = Arc::new(log);
+        let shown = log.clone();
+        self.view(name, move || {
+            let all = shown.all();
+            async move { all.into() }
+        });
+        self.logs.insert(name.to_owned(), log);
+    }
+
+    /// Adds a command: `act` is called with the id for every `POST /v1/<view>/<id>/<verb>`.
+    pub fn command<F>(&mut self, view: &str, verb: &str, act: impl Fn(String) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Done> + Send + 'static,
+    {
+        self.commands.insert((view.to_owned(), verb.to_owned()), Arc::new(move |id| Box::pin(act(id))));
     }
 
     /// Waits until all tasks or a main one have ended, or one has failed or panicked: then the others are aborted and

@@ -278,6 +278,13 @@ pub struct Subscription<E> {
     shared: Arc<Shared<E>>,
 }
 
+impl<E> Subscription<E> {
+    /// What this process, beside others, has told; its entry goes when the subscription is dropped.
+    pub(crate) fn acks(&self) -> watch::Receiver<Arc<Acks>> {
+        self.shared.acks.subscribe()
+    }
+}
+
 impl<E: Serialize + Clone + Send + Sync + 'static> Subscription<E> {
     /// A subscription that never changes: for tests and tools.
     pub fn fixed(snapshot: Snapshot<E>) -> Self {

@@ -5,6 +5,7 @@
 
 mod bulk;
 mod calls;
+mod command;
 mod dispatcher;
 mod failures;
 mod hosts;

@@ -14,6 +14,7 @@ use crate::io::{Ask, Output};
 use crate::leg::{Begin, Leg, LegKey, Phase, SessionTimer};
 use crate::negotiate::Told;
 use crate::timers::Timer;
+use contract::events::CallEventKind;
 use contract::leg::LegToken;
 use contract::records::{BridgeRecord, CallRecord, DialogRecord, Direction, Far, LegRecord, Owner, Stored};
 use contract::{Service, hop::host};
@@ -120,6 +121,7 @@ impl Core {
         self.calls.insert(key, adopted);
         self.counters.adopted += 1;
         tracing::info!(call = %id, epoch = owner.epoch, "taken over");
+        self.event(turn, &id, CallEventKind::TakenOver { router: turn.view.me.to_string() });
         self.claim_media(turn, key);
         let awaited: Vec<String> = settle.iter().filter_map(|(_, record)| record.awaits.clone()).collect();
         for (leg_key, record) in settle {

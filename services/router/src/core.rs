@@ -294,6 +294,7 @@ impl Core {
             Input::Media { relay, event } => self.media_event(turn, relay, event),
             Input::Unsent(bytes) => self.unsent(turn, bytes),
             Input::HangUp => self.hang_up(turn),
+            Input::HangUpCall(id) => self.hang_up_call(turn, id),
             Input::Tick => {}
         }
         // What is due waits with everything else.

@@ -94,6 +94,7 @@ impl Core {
                 let codecs = turn.view.directory.endpoint(endpoint).map(|e| e.codecs.clone()).unwrap_or_default();
                 let live: Vec<&Binding> = aor.bindings.iter().filter(|b| is_live(turn, b)).collect();
                 if live.is_empty() {
+                    self.call_event(turn, key, CallEventKind::Absent { endpoint: endpoint.to_owned() });
                     self.branch_ended(key, Branch::Absent);
                 }
                 for binding in live {
@@ -219,7 +220,11 @@ impl Core {
             Ok(id) => {
                 leg.client = Some(id);
                 leg.invite = Some(bytes);
+                let (call, endpoint) = (leg.call, leg.endpoint.clone());
                 self.clients.insert(id, Client::Invite(leg_key));
+                if let Some(call) = call {
+                    self.call_event(turn, call, CallEventKind::Called { endpoint });
+                }
             }
             Err(_) => {
                 self.counters.overflow += 1;
@@ -273,9 +278,13 @@ impl Core {
     }
 
     fn branch_failed(&mut self, turn: &mut Turn<'_>, message: &Message<'_>, leg_key: LegKey, ended: Branch) {
-        let call = self.legs.get(&leg_key).and_then(|l| l.call);
+        let leg = self.legs.get(&leg_key);
+        let (call, endpoint) = (leg.and_then(|l| l.call), leg.map(|l| l.endpoint.clone()).unwrap_or_default());
         self.drop_branch(leg_key, ended);
         let Some(key) = call else { return };
+        if let Some(status) = message.status() {
+            self.call_event(turn, key, CallEventKind::Refused { endpoint, status });
+        }
         if let Some(call) = self.calls.get_mut(&key)
             && call.dialing.as_ref().is_some_and(|d| d.branches.is_empty())
         {

@@ -15,24 +15,27 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use runtime::drain::DrainGuard;
+use runtime::log::Log;
 use runtime::media::MediaControl;
 use runtime::mesh::{Member, Parcel, Unsent};
 use runtime::metrics::Reason;
+use runtime::running::Done as Did;
 use runtime::source::Subscription;
 use runtime::store::Store;
 use runtime::{Clock, Deps, Drain, Lookups, Running, entropy, timer};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Events that `/v1/events` remembers.
-const EVENTS: usize = 1000;
-/// Messages of one kind that are taken in a row before others have their turn.
-const VIEWS: usize = 16;
+const EVENTS: usize = 4096;
+/// Requests of people that wait.
+const REQUESTS: usize = 16;
 
-/// Joins the mesh and serves until drained. The views are `calls` and `events`.
+/// Joins the mesh and serves until drained. The views are `calls` and `events`, which can be followed; the command is to
+/// hang a call up.
 ///
 /// # Errors
 /// None at present; setting up may come to fail.
@@ -42,22 +45,27 @@ pub fn build(config: Config, deps: Deps<RouterEntry>, media: Arc<dyn MediaContro
     let mut member = mesh.join(Peer::new(Service::Router, process));
     let (media_events, unsent) = (member.events(), member.unsent());
     let mut running = Running::new();
-    let (viewer, views) = mpsc::channel::<oneshot::Sender<Value>>(VIEWS);
+    let (asker, requests) = mpsc::channel(REQUESTS);
+    let viewer = asker.clone();
     running.view("calls", move || {
         let viewer = viewer.clone();
         async move {
             let (tell, told) = oneshot::channel();
             // A router that is gone has no calls.
-            let _ = viewer.send(tell).await;
+            let _ = viewer.send(Request::Calls(tell)).await;
             told.await.unwrap_or_else(|_| json!([]))
         }
     });
-    let events: Arc<Mutex<VecDeque<CallEvent>>> = Arc::default();
-    let shown = events.clone();
-    running.view("events", move || {
-        let list: Vec<CallEvent> = shown.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-        async move { json!(list) }
+    running.command("calls", "hangup", move |call| {
+        let asker = asker.clone();
+        async move {
+            let (tell, told) = oneshot::channel();
+            let _ = asker.send(Request::HangUp(call, tell)).await;
+            told.await.unwrap_or(Did::Gone)
+        }
     });
+    let events = Log::new(process, EVENTS);
+    running.log("events", events.clone());
     let directory = Directory::new(&source.snapshot());
     let driver = Driver {
         core: Core::new(config.limits.clone()),
@@ -78,7 +86,7 @@ pub fn build(config: Config, deps: Deps<RouterEntry>, media: Arc<dyn MediaContro
         lookups: Lookups::new(config.max_asks),
         lanes: BTreeMap::new(),
         ready: VecDeque::new(),
-        views,
+        requests,
         events,
         counted: Counters::default(),
         counts: metrics.reasons("router_events", "What happened to calls, by kind."),
@@ -122,8 +130,8 @@ struct Driver {
     lanes: BTreeMap<String, VecDeque<(Option<AskId>, Ask)>>,
     /// Answers that were known at once.
     ready: VecDeque<(AskId, Answer)>,
-    views: mpsc::Receiver<oneshot::Sender<Value>>,
-    events: Arc<Mutex<VecDeque<CallEvent>>>,
+    requests: mpsc::Receiver<Request>,
+    events: Log<CallEvent>,
     counted: Counters,
     counts: Family<Reason, Counter>,
     calls: Gauge,
@@ -132,13 +140,21 @@ struct Driver {
     pulse: runtime::health::Pulse,
 }
 
+/// What people want, by way of the admin server.
+enum Request {
+    /// To see the calls.
+    Calls(oneshot::Sender<Value>),
+    /// A call to end.
+    HangUp(String, oneshot::Sender<Did>),
+}
+
 /// What woke the driver.
 enum Woken {
     Message(contract::hop::Inside),
     Done(Done),
     Media(ProcessId, MediaEvent),
     Unsent(Unsent),
-    View(oneshot::Sender<Value>),
+    Request(Request),
     Configured,
     Peers,
     Drain,
@@ -169,7 +185,7 @@ impl Driver {
                 done = self.lookups.next() => Woken::Done(done),
                 Some((relay, event)) = self.media_events.recv() => Woken::Media(relay, event),
                 Some(unsent) = self.unsent.recv() => Woken::Unsent(unsent),
-                Some(view) = self.views.recv() => Woken::View(view),
+                Some(request) = self.requests.recv() => Woken::Request(request),
                 () = self.source.changed() => Woken::Configured,
                 Ok(()) = self.peers.changed() => Woken::Peers,
                 () = self.drain.draining(), if !draining => Woken::Drain,
@@ -189,9 +205,12 @@ impl Driver {
                 }
                 // Routers tell of no media.
                 Woken::Unsent(_) => {}
-                Woken::View(tell) => {
-                    // Who asked may have gone.
-                    let _ = tell.send(self.core.view());
+                // Who asked may have gone.
+                Woken::Request(Request::Calls(tell)) => _ = tell.send(self.core.view()),
+                Woken::Request(Request::HangUp(call, tell)) => {
+                    let known = self.core.has_call(&call);
+                    self.turn(Input::HangUpCall(&call), draining, &mut rng);
+                    _ = tell.send(if known { Did::Done } else { Did::Unknown });
                 }
                 Woken::Configured => self.configured(),
                 Woken::Peers => {
@@ -269,11 +288,7 @@ impl Driver {
 
     fn tell(&mut self, event: CallEvent) {
         tracing::info!(call = %event.call, kind = ?event.kind, "event");
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        if events.len() == EVENTS {
-            events.pop_front();
-        }
-        events.push_back(event);
+        self.events.write(event);
     }
 
     /// Asks, or waits until what was asked before about the same thing is answered.

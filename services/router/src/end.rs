@@ -74,6 +74,13 @@ impl Core {
         self.event(turn, &call.id, CallEventKind::Ended { cause: end.cause.number(), reason: end.why });
     }
 
+    /// Somebody who may wants a call to end.
+    pub(crate) fn hang_up_call(&mut self, turn: &mut Turn<'_>, id: &str) {
+        if let Some(key) = self.ids.get(id).copied() {
+            self.refuse(turn, key, 480, Cause::NORMAL, "hung up by command", Vec::new());
+        }
+    }
+
     /// The caller's leg ends: by a final answer, or by BYE.
     fn hang_up_caller(
         &mut self,

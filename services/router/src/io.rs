@@ -31,6 +31,8 @@ pub enum Input<'a> {
     Unsent(&'a Bytes),
     /// The drain took too long: calls end, but for those that another router can take over.
     HangUp,
+    /// The call of this id is to end.
+    HangUpCall(&'a str),
     /// Nothing but time.
     Tick,
 }

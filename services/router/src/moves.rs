@@ -12,6 +12,7 @@ use crate::negotiate;
 use crate::relay::choose;
 use crate::timers::Timer;
 use contract::ProcessId;
+use contract::events::CallEventKind;
 use contract::media::{MediaEvent, MediaEventKind};
 use contract::peers::PeerState;
 use dialplan::Cause;
@@ -53,6 +54,7 @@ impl Core {
         let legs = self.legs_at(call, from);
         tracing::info!(call = %id, %from, %to, planned, legs = legs.len(), "the media moves");
         self.counters.moves += 1;
+        self.event(turn, &id, CallEventKind::Moved { relay: to.to_string(), planned });
         for leg in &legs {
             if let Some(leg) = self.legs.get_mut(leg) {
                 leg.relay = Some(to);

@@ -40,13 +40,10 @@ impl Core {
             call.step += 1;
             let at = format!("{},{},{}", call.context, call.exten, call.step);
             let id = call.id.clone();
-            let text = match &step {
-                Step::NoOp { text: Some(text) } => text.expand(&|name| self.variable(key, name)).unwrap_or_default(),
-                _ => String::new(),
-            };
-            let app = if text.is_empty() { step.name().to_owned() } else { format!("{} {text}", step.name()) };
-            tracing::debug!(call = %id, %at, %app, "step");
-            self.event(turn, &id, CallEventKind::Step { at, app });
+            let data = step.data(&|name| self.variable(key, name));
+            let app = step.name().to_owned();
+            tracing::debug!(call = %id, %at, %app, %data, "step");
+            self.event(turn, &id, CallEventKind::Step { at, app, data });
             let answered = self.caller_is_up(key);
             match step {
                 Step::Answer {} if answered => {}

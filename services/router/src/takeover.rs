@@ -67,6 +67,7 @@ enum Held {
     Media(ProcessId, MediaEvent),
     Unsent(Bytes),
     HangUp,
+    HangUpCall(String),
 }
 
 /// What is known of owners and of our own standing.
@@ -143,6 +144,7 @@ impl Core {
             Input::HangUp => held.push_back(Held::HangUp),
             Input::Tick => {}
             _ if held.len() >= HELD => self.counters.overflow += 1,
+            Input::HangUpCall(id) => held.push_back(Held::HangUpCall(id.to_owned())),
             Input::Message(inside) => held.push_back(Held::Message(inside.clone())),
             Input::Media { relay, event } => held.push_back(Held::Media(relay, event.clone())),
             Input::Unsent(bytes) => held.push_back(Held::Unsent(bytes.clone())),
@@ -164,6 +166,7 @@ impl Core {
                 Held::Media(relay, event) => self.act(turn, Input::Media { relay, event: &event }),
                 Held::Unsent(bytes) => self.act(turn, Input::Unsent(&bytes)),
                 Held::HangUp => self.act(turn, Input::HangUp),
+                Held::HangUpCall(id) => self.act(turn, Input::HangUpCall(&id)),
             }
         }
         self.look(turn, true);

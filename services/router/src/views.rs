@@ -1,8 +1,9 @@
-//! What the router shows at `/v1/calls`.
+//! What the router shows at `/v1/calls`, and tells of at `/v1/events`.
 
-use crate::call::Call;
-use crate::core::Core;
+use crate::call::{Call, CallKey};
+use crate::core::{Core, Turn};
 use crate::leg::{Leg, Phase};
+use contract::events::CallEventKind;
 use contract::records::Direction;
 use serde_json::{Value, json};
 
@@ -10,6 +11,18 @@ impl Core {
     /// All calls as JSON, oldest first.
     pub fn view(&self) -> Value {
         self.calls.values().map(|call| self.view_call(call)).collect()
+    }
+
+    /// Whether there is a call of this id.
+    pub fn has_call(&self, id: &str) -> bool {
+        self.ids.contains_key(id)
+    }
+
+    /// Something happened to a call.
+    pub(crate) fn call_event(&mut self, turn: &Turn<'_>, key: CallKey, kind: CallEventKind) {
+        if let Some(id) = self.calls.get(&key).map(|call| call.id.clone()) {
+            self.event(turn, &id, kind);
+        }
     }
 
     fn view_call(&self, call: &Call) -> Value {

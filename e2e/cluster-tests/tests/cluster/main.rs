@@ -4,6 +4,7 @@
 
 mod calls;
 mod chart;
+mod command;
 mod isolation;
 mod operator;
 mod programmed;

@@ -84,7 +84,7 @@ fn the_table() {
         let last = lab.response(code, "INVITE");
         assert_eq!(Message::parse_stream(&last).unwrap().header(Name::Warning).is_some(), code == 488, "{callee:?}");
         let noted = lab.events.iter().filter_map(|e| match &e.kind {
-            CallEventKind::Step { app, .. } => app.strip_prefix("noOp ").map(str::to_owned),
+            CallEventKind::Step { app, data, .. } => (app == "noOp").then(|| data.clone()),
             _ => None,
         });
         assert_eq!(noted.collect::<Vec<_>>(), [variables], "{callee:?}");

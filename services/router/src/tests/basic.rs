@@ -2,6 +2,7 @@
 
 use super::lab::*;
 use super::phones::*;
+use crate::io::Input;
 use contract::leg::LegToken;
 use contract::records::LegRecord;
 use sip::Name;
@@ -301,5 +302,28 @@ fn a_thousand_calls_leave_nothing() {
         assert_eq!(lab.core.load().calls, 0);
     }
     assert_eq!(lab.core.counters().answered, 1000);
+    lab.empty();
+}
+
+#[test]
+fn a_call_that_rings_is_hung_up_by_command() {
+    let mut lab = Lab::new();
+    lab.register("8006");
+    lab.call("8005", "8006");
+    let invite = lab.request_to("INVITE", "8006");
+    let b = lab.callee(&invite);
+    lab.answer(&b, &invite, 180, None);
+    lab.response(180, "INVITE");
+    let id = lab.events[0].call.clone();
+    assert!(lab.core.has_call(&id) && !lab.core.has_call("another"));
+    lab.input(Input::HangUpCall("another"));
+    lab.quiet();
+    lab.input(Input::HangUpCall(&id));
+    let cancel = lab.request("CANCEL");
+    lab.answer(&b, &cancel, 200, None);
+    lab.answer(&b, &invite, 487, None);
+    lab.request("ACK");
+    lab.response(480, "INVITE");
+    assert_eq!(lab.ended(), (16, "hung up by command".to_owned()));
     lab.empty();
 }

@@ -14,6 +14,7 @@ use contract::{ProcessId, Service};
 use futures::future::BoxFuture;
 use runtime::media::{MediaControl, MediaError};
 use runtime::mesh::Member;
+use runtime::running::Done;
 use runtime::source::Subscription;
 use runtime::{Environment, Running};
 use sip::Name;
@@ -175,7 +176,29 @@ async fn a_call_over_the_mesh_is_stored_shown_and_cleaned_up() {
     assert_eq!(commands, ["offer", "answer", "delete"]);
     let shown = pbx.running.views["events"].clone();
     let kinds: Vec<_> = shown().await.as_array().unwrap().iter().map(|e| e["kind"]["type"].clone()).collect();
-    assert_eq!(kinds, ["started", "step", "step", "ringing", "answered", "ended"]);
+    assert_eq!(kinds, ["started", "step", "step", "called", "ringing", "answered", "ended"]);
+    let page = pbx.running.logs["events"].after("");
+    assert_eq!((page.items.len(), page.next), (7, format!("{ROUTER}:7")));
+}
+
+#[tokio::test]
+async fn a_call_is_hung_up_by_command() {
+    let mut pbx = Pbx::start().await;
+    let (_, b) = pbx.talk().await;
+    let call = pbx.view().await[0]["id"].as_str().unwrap().to_owned();
+    let hang_up = pbx.running.commands[&("calls".to_owned(), "hangup".to_owned())].clone();
+    assert_eq!(hang_up("another".into()).await, Done::Unknown);
+    assert_eq!(hang_up(call.clone()).await, Done::Done);
+    for _ in 0..2 {
+        let bye = pbx.get("BYE").await;
+        assert!(field(&bye, Name::Reason).starts_with("Q.850;cause=16;"), "{bye:?}");
+        let ok = pbx.lab.answer(&b, &bye, 200, None);
+        pbx.send(ok);
+    }
+    pbx.until_no_records().await;
+    assert_eq!(hang_up(call).await, Done::Unknown);
+    let last = pbx.running.logs["events"].all().pop().unwrap();
+    assert_eq!(last["kind"], serde_json::json!({"type": "ended", "cause": 16, "reason": "hung up by command"}));
 }
 
 #[tokio::test]
