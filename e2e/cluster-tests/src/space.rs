@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 use crate::evidence;
 use crate::objects::{Object, resource};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use e2e::{Process, eventually};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{
@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// The chart's values, as YAML.
@@ -28,6 +29,9 @@ const UP: Duration = Duration::from_secs(120);
 /// Each installation of a run has a SIP port of its own on the nodes: what one leaves to drain is in nobody's way, and what
 /// somebody has at 5060 is left alone.
 static PORT: AtomicU16 = AtomicU16::new(15_060);
+
+/// Tests go on beside each other, but for those that want the cluster for themselves.
+static CLUSTER: RwLock<()> = RwLock::new(());
 
 /// A namespace of a test.
 pub struct Space {
@@ -51,12 +55,27 @@ impl Space {
     /// Runs a test in a namespace of its own. On failure what there is to see is kept, and the error says where; in any
     /// case the installation is taken away. A packet that leaked is a failure.
     pub fn test(name: &str, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        Self::leftovers(Cluster::get()?)?;
-        Self::beside(name, test)
+        // A test that failed leaves nothing behind that another would trip over.
+        let _among_others = CLUSTER.read().unwrap_or_else(PoisonError::into_inner);
+        Self::in_own_namespace(name, test)
     }
 
-    /// The same while another test's namespace is there.
+    /// The same for one that does to the cluster what others would notice: it runs alone.
+    pub fn alone(name: &str, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let _nobody_else = CLUSTER.write().unwrap_or_else(PoisonError::into_inner);
+        Self::in_own_namespace(name, test)
+    }
+
+    /// A second namespace within a test.
     pub fn beside(name: &str, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        Self::in_own_namespace(name, test)
+    }
+
+    fn in_own_namespace(name: &str, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        static CLEARED: OnceLock<Result<(), String>> = OnceLock::new();
+        let cleared =
+            CLEARED.get_or_init(|| Cluster::get().and_then(Self::leftovers).map_err(|error| format!("{error:#}")));
+        cleared.as_ref().map_err(|error| anyhow!("{error}"))?;
         let mut space = Self::new(name)?;
         let result = test(&mut space).and_then(|()| {
             let leaks = space.cluster.leaks()?;
@@ -106,7 +125,7 @@ impl Space {
         self.cluster.run(async move { Ok(api.create(&PostParams::default(), &object).await.map(drop)?) })
     }
 
-    /// Deletes the namespaces of earlier tests and runs, and waits until they are gone.
+    /// Deletes the namespaces of earlier runs, and waits until they are gone.
     fn leftovers(cluster: &Cluster) -> Result<()> {
         let ended = || -> Result<bool> {
             let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &resource("Namespace"));
@@ -116,7 +135,7 @@ impl Space {
             }
             Ok(left.is_empty())
         };
-        eventually("namespaces of earlier tests end", UP, || ended().is_ok_and(|ended| ended).then_some(()))
+        eventually("namespaces of earlier runs end", UP, || ended().is_ok_and(|ended| ended).then_some(()))
     }
 
     /// Takes the installation away, and does not wait for the last of it.

@@ -128,7 +128,7 @@ fn another_release(folder: &Path) -> Result<PathBuf> {
 /// meanwhile is what the notes say.
 #[test]
 fn install_upgrade_rollback_uninstall() -> Result<()> {
-    Space::test("life", |space| {
+    Space::alone("life", |space| {
         // As on a cluster that has never seen it.
         let names = ["pbxes", "pbxendpoints", "dialplans", "dispatchers"].map(|plural| format!("{plural}.kubepbx.io"));
         let names = names.each_ref().map(String::as_str);

@@ -86,7 +86,7 @@ fn another_holds(space: &Space, held: &Object) -> Result<()> {
 
 #[test]
 fn another_node_has_the_address_within_three_seconds() -> Result<()> {
-    Space::test("virtual-ip", |space| {
+    Space::alone("virtual-ip", |space| {
         let space = &*space;
         let address = free_address(space)?;
         let spec = format!("pbx: {{spec: {{virtualIP: {{addresses: [\"{address}/24\"], interface: eth0}}}}}}");
