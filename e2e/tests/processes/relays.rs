@@ -29,14 +29,18 @@ fn talking(seconds: &str) -> (Installation, Vec<Member>, Phone, Phone) {
     (pbx, members, caller, callee)
 }
 
-/// Both phones' reports: the call went on to its end, with these tones. Returns the longest gap of each, in ms.
-fn reports(caller: &mut Phone, callee: &mut Phone) -> [f64; 2] {
+/// What both phones say of the call, the caller first: it went on to its end, with these tones.
+fn reports(caller: &mut Phone, callee: &mut Phone) -> [Value; 2] {
     [(caller, 880.0), (callee, 440.0)].map(|(phone, tone)| {
-        let (ok, report): (bool, Value) = phone.report(SOON * 3).unwrap();
-        let call = &report["calls"][0];
-        assert!(ok && near(&call["tone_hz"], tone), "{report}");
-        call["longest_gap_ms"].as_f64().unwrap()
+        let (ok, mut report): (bool, Value) = phone.report(SOON * 3).unwrap();
+        assert!(ok && near(&report["calls"][0]["tone_hz"], tone), "{report}");
+        report["calls"][0].take()
     })
+}
+
+/// The longest gap of audio of each, in ms.
+fn gaps(calls: &[Value; 2]) -> [f64; 2] {
+    calls.each_ref().map(|call| call["longest_gap_ms"].as_f64().unwrap())
 }
 
 #[test]
@@ -46,20 +50,26 @@ fn a_killed_relays_call_has_audio_again_within_three_seconds() {
     pair[0].process.kill();
     let before = pair[1].metric("kubepbx_media_packets_total").unwrap();
     assert_eq!(before, 0.0, "the other relay has nothing yet");
-    let gaps = reports(&mut caller, &mut callee);
+    let gaps = gaps(&reports(&mut caller, &mut callee));
     println!("a relay killed: longest gap {:.0} ms at the caller, {:.0} ms at the callee", gaps[0], gaps[1]);
     assert!(gaps.iter().all(|gap| *gap < 3000.0), "{gaps:?}");
     assert!(pair[1].metric("kubepbx_media_packets_total").unwrap() > 300.0);
 }
 
 #[test]
-fn a_relay_that_ends_hands_its_call_on_without_a_gap() {
+fn a_relay_that_ends_hands_its_call_on_and_no_packet_is_lost() {
     // The limit of the drain is 20 s: at half of it the call is handed on.
     let (_pbx, mut members, mut caller, mut callee) = talking("25");
     let mut pair = relays(&mut members);
     pair[0].terminate().unwrap();
-    let gaps = reports(&mut caller, &mut callee);
-    println!("a relay drained: longest gap {:.0} ms at the caller, {:.0} ms at the callee", gaps[0], gaps[1]);
+    let calls = reports(&mut caller, &mut callee);
+    let gaps = gaps(&calls);
+    let lost = calls.each_ref().map(|call| call["packets_lost"].as_i64().unwrap());
+    println!(
+        "a relay drained: {lost:?} packets lost; longest gap {:.0} ms at the caller, {:.0} ms at the callee",
+        gaps[0], gaps[1]
+    );
+    assert_eq!(lost, [0, 0], "by sequence numbers, over the whole call");
     assert!(gaps.iter().all(|gap| *gap < 500.0), "{gaps:?}");
     assert!(pair[1].metric("kubepbx_media_packets_total").unwrap() > 300.0);
     let moved = || of(&mut members, "router").get("/metrics").ok();

@@ -1,4 +1,4 @@
-//! Routers that go under calls with audio: killed, or frozen and thawed. The phones judge by what they hear and by how
+//! Routers that go under calls with audio: killed, drained to their limit, or frozen and thawed. The phones judge by what they hear and by how
 //! their calls end; nobody has to send anything for a call to go on.
 
 use super::{SOON, of};
@@ -14,6 +14,11 @@ fn figure(member: &Member, name: &str) -> f64 {
 
 fn calls(member: &Member) -> f64 {
     figure(member, "kubepbx_router_calls")
+}
+
+/// Its calls, as it shows them: figures are a second late.
+fn shown(member: &Member) -> Vec<Value> {
+    member.view("calls").ok().and_then(|calls| calls.as_array().cloned()).unwrap_or_default()
 }
 
 /// Two routers, and as many calls as [`CALLS`] with audio for so many seconds.
@@ -35,8 +40,7 @@ fn talking(seconds: &str, more: &[&'static str]) -> (Installation, Vec<Member>, 
     eventually("all calls are up", SOON, all).unwrap();
     let stored = || {
         let routers = members.iter().filter(|m| m.service == "router");
-        let views: Vec<Value> = routers.filter_map(|m| m.view("calls").ok()).collect();
-        let all: Vec<&Value> = views.iter().filter_map(Value::as_array).flatten().collect();
+        let all: Vec<Value> = routers.flat_map(shown).collect();
         (all.len() == CALLS && all.iter().all(|call| call["protected"] == true)).then_some(())
     };
     eventually("all calls are in the store", SOON, stored).unwrap();
@@ -88,6 +92,28 @@ fn a_killed_routers_calls_go_on_at_the_other_and_end_as_their_callers_want() {
 }
 
 #[test]
+fn a_router_at_the_limit_of_its_drain_leaves_its_calls_to_the_other() {
+    // The limit is 20 s.
+    let (_pbx, mut members, mut caller, mut callee) = talking("32", &[]);
+    let mut pair = routers(&mut members);
+    let before = calls(pair[0]);
+    assert!(before > 0.0);
+    pair[0].terminate().unwrap();
+    let at = Instant::now();
+    let all = || (shown(pair[1]).len() == CALLS).then(|| at.elapsed());
+    let after = eventually("the other router has all calls", SOON, all).unwrap();
+    let gap = reports(&mut caller, &mut callee);
+    let done = || (calls(pair[1]) == 0.0).then_some(());
+    eventually("no call is left", SOON, done).unwrap();
+    println!(
+        "a router drained to its limit: its {before} calls at the other {:.1} s after its end; longest gap {gap:.0} ms",
+        after.as_secs_f64()
+    );
+    assert!(after < Duration::from_secs(1), "long before its record would have lapsed: {after:?}");
+    assert!(gap < 500.0, "{gap}");
+}
+
+#[test]
 fn a_router_that_freezes_for_ten_seconds_and_thaws_does_nothing_twice() {
     let (_pbx, mut members, mut caller, mut callee) = talking("25", &[]);
     let pair = routers(&mut members);
@@ -110,6 +136,38 @@ fn a_router_that_freezes_for_ten_seconds_and_thaws_does_nothing_twice() {
     assert!(gap < 500.0, "{gap}");
     let done = || (calls(pair[1]) == 0.0).then_some(());
     eventually("no call is left", SOON, done).unwrap();
+}
+
+#[test]
+fn what_rings_at_a_router_that_freezes_stops_ringing_when_it_thaws() {
+    let (mut pbx, mut members) = Installation::whole(FIRST_CALL).unwrap();
+    members.extend(pbx.start(&["router"]).unwrap());
+    pbx.acquainted(&members, 6).unwrap();
+    let sip = of(&mut members, "balancer").sip;
+    let mut callee = Phone::answering(sip, "8006", &["--ring", "60"]).unwrap();
+    let mut caller = Phone::start("call", sip, "8005", &["--to", "8006", "--seconds", "1"]).unwrap();
+    let rings = |m: &&Member| shown(m).iter().any(|call| call["legs"][1]["state"] == "ringing");
+    let ringing = || members.iter().find(|m| m.service == "router" && rings(m));
+    let router = eventually("it rings", SOON, ringing).unwrap();
+    router.process.signal("STOP").unwrap();
+    let at = Instant::now();
+    // Its balancer gives it up as soon as the router's peer record is gone.
+    let (ok, report) = caller.report(SOON).unwrap();
+    assert!(!ok && report["calls"][0]["status"] == 503, "{report}");
+    let given_up = at.elapsed();
+    let thaw = || (at.elapsed() >= Duration::from_secs(10)).then_some(());
+    eventually("ten seconds", SOON, thaw).unwrap();
+    router.process.signal("CONT").unwrap();
+    let at = Instant::now();
+    let (_, report) = callee.report(SOON).unwrap();
+    let call = &report["calls"][0];
+    assert!(call["status"] == 487 && call["ended_by_remote"] == true, "{report}");
+    println!(
+        "a router frozen while it rang: 503 to the caller after {:.1} s; the callee's phone was silent {:.1} s after the thaw",
+        given_up.as_secs_f64(),
+        at.elapsed().as_secs_f64()
+    );
+    eventually("no call is left", SOON, || shown(router).is_empty().then_some(())).unwrap();
 }
 
 #[test]

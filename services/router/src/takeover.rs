@@ -119,7 +119,9 @@ impl Core {
         let now = turn.now.mono;
         self.takeover.started.get_or_insert(now);
         let slept = self.takeover.last.replace(now).map_or(Duration::ZERO, |last| now.saturating_sub(last));
-        let lapsed = slept >= LAPSED;
+        // Within one process nobody goes on while we stand still.
+        let apart = turn.view.peers.get(turn.view.me).is_some_and(|own| !own.address.is_empty());
+        let lapsed = slept >= LAPSED && apart;
         if slept > DOUBT && (lapsed || !self.calls.is_empty()) && self.takeover.doubt.is_none() {
             tracing::warn!(?slept, "this process stood still: its calls may be another's by now");
             self.takeover.doubt = Some(VecDeque::new());

@@ -32,10 +32,15 @@ impl Lab {
         self.me = to;
     }
 
-    /// More routers, which have seen the first.
+    /// More routers, which have seen the first. Each is a process of its own.
     pub(super) fn fleet(mut self, more: &[ProcessId]) -> Self {
+        let apart = |process: ProcessId| Peer {
+            address: format!("127.0.0.1:{}", process.0 & 0xffff),
+            ..Peer::new(Service::Router, process)
+        };
+        self.peers.0.iter_mut().filter(|p| p.process == ROUTER).for_each(|p| *p = apart(ROUTER));
         for process in more {
-            self.peers.0.push(Peer::new(Service::Router, *process));
+            self.peers.0.push(apart(*process));
             self.others.insert(*process, Core::new(Limits::default()));
         }
         for process in more {
