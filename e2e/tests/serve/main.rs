@@ -1,4 +1,4 @@
-//! `kubepbx serve`, and the services as processes of their own, with real phones: loopback, audio judged by its spectrum.
+//! `kubepbx serve` with real phones: loopback, audio judged by its spectrum.
 
 // A test that cannot go on fails; its helpers stand beside the test functions.
 #![allow(clippy::unwrap_used)]
@@ -13,6 +13,4 @@ mod manifests;
 mod network;
 mod phone;
 mod ping;
-#[path = "../processes/mod.rs"]
-mod processes;
 mod steps;

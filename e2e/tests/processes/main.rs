@@ -1,5 +1,8 @@
 //! The services as processes of their own: what a cluster runs, without the cluster.
 
+// A test that cannot go on fails; its helpers stand beside the test functions.
+#![allow(clippy::unwrap_used)]
+
 mod relays;
 mod routers;
 
