@@ -3,6 +3,7 @@
 // A test that cannot go on fails; its helpers stand beside the test functions.
 #![allow(clippy::unwrap_used)]
 
+mod command;
 mod relays;
 mod routers;
 
