@@ -16,7 +16,7 @@ mod table;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use place::{Place, Serve};
+use place::{Place, Urls};
 use rows::Kind;
 use std::fmt;
 use std::io::{ErrorKind, Write};
@@ -45,9 +45,10 @@ pub enum LiveCommand {
 /// Whom to ask.
 #[derive(Debug, Args)]
 pub struct Where {
-    /// A `kubepbx serve`, by its --http; the default, with http://127.0.0.1:8080, where there is no kubeconfig
+    /// A `kubepbx serve`, by its --http; the default, with http://127.0.0.1:8080, where there is no kubeconfig. Given more
+    /// than once: services that were started one by one, by their --admin
     #[arg(long, value_name = "URL")]
-    url: Option<String>,
+    url: Vec<String>,
     /// The namespace of the Pbx, in a cluster
     #[arg(short, long, conflicts_with = "url")]
     namespace: Option<String>,
@@ -62,12 +63,12 @@ pub struct Where {
 impl Where {
     async fn open(self) -> Result<Arc<dyn Place>> {
         let cluster = self.namespace.is_some() || self.context.is_some() || self.kubeconfig.is_some();
-        Ok(match self.url {
-            Some(url) => Arc::new(Serve::at(&url)?),
-            None if cluster || cluster::is_configured() => {
+        Ok(match self.url.as_slice() {
+            [] if cluster || cluster::is_configured() => {
                 Arc::new(cluster::Cluster::open(self.kubeconfig, self.context, self.namespace).await?)
             }
-            None => Arc::new(Serve::at(place::SERVE)?),
+            [] => Arc::new(Urls::new([place::SERVE])?),
+            urls => Arc::new(Urls::new(urls.iter().map(String::as_str))?),
         })
     }
 }

@@ -1,9 +1,12 @@
 //! Where processes are, and how their admin servers are reached: `kubepbx serve` by its URL, or the pods of a cluster.
 
+use super::fleet::connect;
 use anyhow::{Context, Result, bail, ensure};
 use contract::Service;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use serde_json::Value;
+use std::fmt;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -69,19 +72,20 @@ pub trait Place: Send + Sync {
     fn objects(&self) -> BoxFuture<'_, Result<Option<Objects>>>;
 }
 
-/// One `kubepbx serve`.
+/// A `kubepbx serve`, or processes of services that were started by hand, by their URLs.
 #[derive(Debug)]
-pub struct Serve {
+pub struct Urls(Vec<Url>);
+
+/// Where an admin server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Url {
     host: String,
     port: u16,
 }
 
-impl Serve {
-    /// By its URL: `http://HOST:PORT`.
-    ///
-    /// # Errors
-    /// Anything else.
-    pub fn at(url: &str) -> Result<Self> {
+impl Url {
+    /// Reads `http://HOST:PORT`.
+    fn parse(url: &str) -> Result<Self> {
         let rest = url.strip_prefix("http://").with_context(|| format!("--url {url}: write http://HOST:PORT"))?;
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         ensure!(!authority.contains(['/', '@', '?']), "--url: write http://HOST:PORT and no more");
@@ -100,26 +104,58 @@ impl Serve {
     }
 }
 
-impl Place for Serve {
-    fn name(&self) -> String {
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {
-            true => format!("http://[{}]:{}", self.host, self.port),
-            false => format!("http://{}:{}", self.host, self.port),
+            true => write!(f, "http://[{}]:{}", self.host, self.port),
+            false => write!(f, "http://{}:{}", self.host, self.port),
         }
+    }
+}
+
+impl Urls {
+    /// By URLs: `http://HOST:PORT` each.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn new<'a>(urls: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        urls.into_iter().map(Url::parse).collect::<Result<_>>().map(Self)
+    }
+
+    /// What runs at one of several: its service, where it is of one alone. One that does not say is asked for everything,
+    /// and what becomes of that is seen then.
+    async fn identify(&self, url: &Url) -> Process {
+        let process = Process { name: url.to_string(), service: None, port: url.port };
+        let said = async { connect(self, &process).await?.get("/v1/processes", Duration::ZERO).await };
+        let services = said.await.ok().and_then(|said| said.as_array().cloned()).unwrap_or_default();
+        let service = match services.as_slice() {
+            [one] => Service::ALL.into_iter().find(|service| one["service"] == service.as_str()),
+            _ => None,
+        };
+        Process { service, ..process }
+    }
+}
+
+impl Place for Urls {
+    fn name(&self) -> String {
+        self.0.iter().map(Url::to_string).collect::<Vec<_>>().join(", ")
     }
 
     fn processes(&self) -> BoxFuture<'_, Result<Vec<Process>>> {
-        let only = Process { name: "serve".to_owned(), service: None, port: self.port };
-        Box::pin(async { Ok(vec![only]) })
+        Box::pin(async {
+            if let [only] = self.0.as_slice() {
+                return Ok(vec![Process { name: "serve".to_owned(), service: None, port: only.port }]);
+            }
+            Ok(join_all(self.0.iter().map(|url| self.identify(url))).await)
+        })
     }
 
     fn connect<'a>(&'a self, process: &'a Process) -> BoxFuture<'a, Result<Link>> {
         Box::pin(async move {
-            let stream = TcpStream::connect((self.host.as_str(), process.port)).await.with_context(|| {
-                format!(
-                    "nobody answers at {}: is `kubepbx serve` running, or is there a kubeconfig to use?",
-                    self.name()
-                )
+            let named = self.0.iter().find(|url| url.to_string() == process.name);
+            let url = named.or_else(|| self.0.first()).context("no URL")?;
+            let stream = TcpStream::connect((url.host.as_str(), url.port)).await.with_context(|| {
+                format!("nobody answers at {url}: is `kubepbx serve` running, or is there a kubeconfig to use?")
             })?;
             Ok(Link { stream: Box::new(stream), error: Box::pin(std::future::ready(None)) })
         })
@@ -142,12 +178,13 @@ mod tests {
             ("http://[::1]:8081", "http://[::1]:8081"),
             ("http://[::1]", "http://[::1]:80"),
         ] {
-            assert_eq!(Serve::at(url).unwrap().name(), name);
+            assert_eq!(Urls::new([url]).unwrap().name(), name);
         }
         for bad in
             ["127.0.0.1:8080", "https://a:1", "http://", "http://:80", "http://a:b", "http://u:p@a:1", "http://a/v1"]
         {
-            assert!(Serve::at(bad).is_err(), "{bad}");
+            assert!(Urls::new(["http://a:1", bad]).is_err(), "{bad}");
         }
+        assert_eq!(Urls::new(["http://a:1", "http://b:2"]).unwrap().name(), "http://a:1, http://b:2");
     }
 }

@@ -8,7 +8,7 @@ use super::place::Objects;
 use super::rows::{Filter, Kind, call_state, number, text};
 use super::table::{Column, Printer, Row, column, wide};
 use super::{Where, now, out};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use contract::Service;
 use serde_json::Value;
@@ -34,12 +34,11 @@ pub async fn run(args: StatusArgs) -> Result<()> {
     let objects = fleet.place.objects().await?;
     let mut processes = Vec::new();
     for (process, answer) in fleet.ask(None, "/v1/processes").await? {
-        match (answer, &objects) {
-            (Ok(list), _) => processes.push((process.name, Ok(list.as_array().cloned().unwrap_or_default()))),
-            (Err(error), Some(_)) => processes.push((process.name, Err(format!("{error:#}")))),
-            // There is only one.
-            (Err(error), None) => return Err(error),
-        }
+        let list = answer.map(|list| list.as_array().cloned().unwrap_or_default());
+        processes.push((process.name, list.map_err(|error| format!("{error:#}"))));
+    }
+    if let (None, [(_, Err(error))]) = (&objects, processes.as_slice()) {
+        bail!("{error}");
     }
     let mut of =
         async |kind: Kind| items(&mut fleet, kind, &Filter::default()).await.map_err(|error| format!("{error:#}"));
@@ -175,7 +174,7 @@ impl Facts {
         }));
         for (pod, said) in &self.processes {
             if let Err(error) = said {
-                wrong.push(format!("pod {pod} does not say how it is: {error}"));
+                wrong.push(format!("{pod} does not say how it is: {error}"));
             }
         }
         let mut newest: BTreeMap<String, (u64, u64)> = BTreeMap::new();

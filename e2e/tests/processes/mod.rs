@@ -1,5 +1,6 @@
 //! The services as processes of their own: what a cluster runs, without the cluster.
 
+mod command;
 mod conferences;
 mod relays;
 mod routers;

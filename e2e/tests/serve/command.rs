@@ -46,7 +46,8 @@ fn talking(pbx: &Pbx) -> (Phone, Phone) {
 /// Words of the line that begins so.
 fn row(table: &str, begin: &str) -> Vec<String> {
     let line = table.lines().find(|line| line.starts_with(begin));
-    line.unwrap_or_else(|| panic!("no {begin}: {table}")).split_whitespace().map(str::to_owned).collect()
+    assert!(line.is_some(), "no {begin}: {table}");
+    line.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
 #[test]
