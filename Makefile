@@ -55,7 +55,7 @@ cluster-down: ## Take it down, whatever there is of it
 	@e2e/cluster/run down
 
 e2e: cluster-up images ## Real phones on a real Kubernetes, brought up where none is; FILTER=NAME: only tests of that name
-	$(stage) "phones and a cluster" $(CARGO) test --release --locked --workspace --test cluster -- --test-threads=1 --nocapture $(FILTER)
+	$(stage) "phones and a cluster" $(CARGO) test --release --locked --workspace --test cluster -- --test-threads=2 --nocapture $(FILTER)
 
 bench: ## Benchmarks, each as a ratio to a floor in the same run
 	$(stage) "wire path" $(CARGO) bench --locked -p sip --bench wire

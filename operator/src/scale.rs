@@ -31,9 +31,6 @@ pub struct Settings {
     pub settle: Duration,
 }
 
-/// Too many for so long are too many.
-const SETTLE: Duration = Duration::from_secs(300);
-
 /// CPU within this share of its target, in percent, changes nothing.
 const TOLERANCE: u64 = 10;
 
@@ -52,7 +49,7 @@ impl Settings {
             cpu,
             request: if cpu.is_some() { request } else { 0 },
             limit: spec.services.drain(Service::Media).get(),
-            settle: SETTLE,
+            settle: scaling.stabilization.get(),
         })
     }
 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Calls {
     caller: Phone,
-    callee: Phone,
+    /// `None`: that of other calls.
+    callee: Option<Phone>,
     count: usize,
     seconds: u32,
 }
@@ -42,21 +43,30 @@ impl Calls {
 
     /// The same where the callee registers at the first server and the caller calls through the second.
     pub fn begin_at(space: &Space, servers: [SocketAddr; 2], count: usize, seconds: u32) -> Result<Self> {
-        let (calls, talk) = (count.to_string(), seconds.to_string());
         // The callee takes whatever else comes too, until it is told to end.
-        let (callee, caller) = space.cluster.outside(|| {
-            let options = ["--calls", "100000", "--play", "tone:880"];
-            let callee = Phone::answering(servers[0], "8006", &options)?;
-            let options = ["--to", "8006", "--calls", &calls, "--seconds", &talk, "--play", "tone:440"];
-            Ok((callee, Phone::start("call", servers[1], "8005", &options)?))
-        })?;
+        let options = ["--calls", "100000", "--play", "tone:880"];
+        let callee = space.cluster.outside(|| Phone::answering(servers[0], "8006", &options))?;
+        Self::with(space, Some(callee), servers[1], count, seconds)
+    }
+
+    /// More calls to the callee of others, which tells of all when those end.
+    pub fn more(space: &Space, count: usize, seconds: u32) -> Result<Self> {
+        Self::with(space, None, space.server(1), count, seconds)
+    }
+
+    fn with(space: &Space, callee: Option<Phone>, server: SocketAddr, count: usize, seconds: u32) -> Result<Self> {
+        let up = || space.sum("router", "kubepbx_router_calls");
+        let before = up()?;
+        let (calls, talk) = (count.to_string(), seconds.to_string());
+        let options = ["--to", "8006", "--calls", &calls, "--seconds", &talk, "--play", "tone:440"];
+        let caller = space.cluster.outside(|| Phone::start("call", server, "8005", &options))?;
         let calls = Self { caller, callee, count, seconds };
         let mut last = 0;
         eventually("all calls are up", Duration::from_secs(20), || {
-            last = space.sum("router", "kubepbx_router_calls").unwrap_or_default();
-            (last >= count as u64).then_some(())
+            last = up().unwrap_or_default();
+            (last >= before + count as u64).then_some(())
         })
-        .with_context(|| format!("routers have {last} of {count}"))?;
+        .with_context(|| format!("routers have {last} of {}", before + count as u64))?;
         Ok(calls)
     }
 
@@ -64,13 +74,19 @@ impl Calls {
     pub fn end(mut self) -> Result<Figures> {
         let limit = Duration::from_secs(u64::from(self.seconds) + 30);
         let (_, said) = self.caller.report(limit)?;
-        self.callee.process().signal("TERM").ok();
-        let (_, heard) = self.callee.report(Duration::from_secs(20))?;
-        let (callers, callees) = (calls(&said)?, calls(&heard)?);
+        let callers = calls(&said)?;
+        let callees = match &mut self.callee {
+            Some(callee) => {
+                callee.process().signal("TERM").ok();
+                calls(&callee.report(Duration::from_secs(20))?.1)?
+            }
+            None => Vec::new(),
+        };
         let kept = callers.iter().filter(|call| went_on(call, 880.0) && call["ended_by_remote"] == false).count();
         let answered = callees.iter().filter(|call| went_on(call, 440.0)).count();
         let gaps = callers.iter().chain(&callees).filter_map(|call| call["longest_gap_ms"].as_f64());
-        Ok(Figures { begun: self.count, kept: kept.min(answered), gap_ms: gaps.fold(0.0, f64::max) })
+        let kept = if self.callee.is_some() { kept.min(answered) } else { kept };
+        Ok(Figures { begun: self.count, kept, gap_ms: gaps.fold(0.0, f64::max) })
     }
 }
 

@@ -310,10 +310,15 @@ impl Space {
     pub fn sum(&self, component: &str, metric: &str) -> Result<u64> {
         let mut sum = 0;
         for pod in self.pods(component)?.iter().filter(|pod| pod.is_ready_pod()) {
-            let path = format!("/api/v1/namespaces/{}/pods/{}:9090/proxy/metrics", self.namespace, pod.name());
-            sum += metric_sum(&self.raw(&path)?, metric);
+            sum += self.metric(pod, metric)?;
         }
         Ok(sum)
+    }
+
+    /// The same of one pod; `metric` may be followed by labels, as `/metrics` writes them.
+    pub fn metric(&self, pod: &Object, metric: &str) -> Result<u64> {
+        let path = format!("/api/v1/namespaces/{}/pods/{}:9090/proxy/metrics", self.namespace, pod.name());
+        Ok(metric_sum(&self.raw(&path)?, metric))
     }
 
     /// What the API server answers to a GET of this path.

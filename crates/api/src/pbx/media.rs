@@ -109,6 +109,11 @@ pub struct Autoscaling {
     #[schemars(range(min = 1, max = 1000))]
     pub max: u32,
 
+    /// There must be too many for so long before one is drained. More there are at once.
+    #[serde(default = "stabilization")]
+    #[x_kube(validation = Rule::new("self >= duration('0s') && self <= duration('1h')").message("write a duration from 0s to 1h, such as 5m"))]
+    pub stabilization: Duration,
+
     /// The share of services.media.resources.requests.cpu, in percent, that relays are to use at most: where it asks for
     /// more relays than sessions do, it counts. Without it sessions alone do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,7 +123,15 @@ pub struct Autoscaling {
 
 impl Default for Autoscaling {
     fn default() -> Self {
-        Self { mode: AutoscalingMode::default(), target: target(), warm: warm(), min: min(), max: max(), cpu: None }
+        Self {
+            mode: AutoscalingMode::default(),
+            target: target(),
+            warm: warm(),
+            min: min(),
+            max: max(),
+            stabilization: stabilization(),
+            cpu: None,
+        }
     }
 }
 
@@ -134,6 +147,10 @@ pub enum AutoscalingMode {
     // Not "off": YAML takes that for false.
     /// Nobody: there are services.media.replicas.
     Fixed,
+}
+
+fn stabilization() -> Duration {
+    Duration::from_secs(300)
 }
 
 fn target() -> u32 {

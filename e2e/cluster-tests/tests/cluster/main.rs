@@ -9,6 +9,7 @@ mod isolation;
 mod operator;
 mod programmed;
 mod rollout;
+mod scaling;
 mod survival;
 mod verdicts;
 mod virtual_ip;

@@ -3,6 +3,7 @@
 use crate::calls::{first_call_example, talk};
 use anyhow::{Context, Result};
 use cluster_tests::{Calls, Space};
+use e2e::eventually;
 use std::time::Duration;
 
 const CALLS: usize = 50;
@@ -73,6 +74,27 @@ fn registrar_killed() -> Result<()> {
 #[test]
 fn router_deleted() -> Result<()> {
     survives("router-deleted", "router", UNNOTICED, deleted)
+}
+
+/// It stands still until others have its calls, and finds that out by itself.
+fn frozen(space: &Space, pod: &str) -> Result<()> {
+    let pod = space.get("Pod", pod)?.context("the pod is gone already")?;
+    let taken = "kubepbx_router_events_total{reason=\"taken_over\"}";
+    let before = space.sum("router", taken)?;
+    space.signal(&pod, "STOP")?;
+    let others = || {
+        let pods = space.pods("router").ok()?;
+        let sums = pods.iter().filter(|other| other.name() != pod.name()).map(|other| space.metric(other, taken));
+        Some(sums.sum::<Result<u64>>().ok()? > before)
+    };
+    let found = eventually("others have its calls", Duration::from_secs(10), || others()?.then_some(()));
+    space.signal(&pod, "CONT")?;
+    found
+}
+
+#[test]
+fn router_frozen() -> Result<()> {
+    survives("router-frozen", "router", UNNOTICED, frozen)
 }
 
 #[test]
