@@ -1,8 +1,9 @@
 //! The operator: repairs what others change, rests when there is nothing to do, and may be gone for a while.
 
 use crate::calls::{first_call_example, talk};
+use crate::survival::UNNOTICED;
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Object, Space};
+use cluster_tests::{Calls, Object, Space};
 use e2e::eventually;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -109,6 +110,22 @@ fn another_leads_when_the_leader_is_killed() -> Result<()> {
         })?;
         space.patch("PbxEndpoint", "8005", json!({"spec": {"codecs": ["alaw", "ulaw"]}}))?;
         space.wait("PbxEndpoint", "8005", "Ready", Duration::from_secs(40))?;
+        talk(space, "1")
+    })
+}
+
+/// The API server is killed and comes back: watches begin again, what was changed is live, calls did not notice.
+#[test]
+fn an_api_server_that_restarts_is_followed_again() -> Result<()> {
+    Space::alone("api-restart", |space| {
+        first_call_example(space)?;
+        let calls = Calls::begin(space, 20, 20)?;
+        space.cluster.verb("restart-api", &[])?;
+        space.patch("PbxEndpoint", "8005", json!({"spec": {"codecs": ["alaw", "ulaw"]}}))?;
+        space.wait("PbxEndpoint", "8005", "Ready", Duration::from_secs(40))?;
+        let figures = calls.end()?;
+        eprintln!("API server restarted: {figures}");
+        figures.all_kept(UNNOTICED)?;
         talk(space, "1")
     })
 }
