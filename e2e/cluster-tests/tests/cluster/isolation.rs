@@ -24,12 +24,14 @@ fn two_pbxes_of_one_operator_do_not_see_each_other() -> Result<()> {
             ensure!(!registered, "a phone of the other installation: {report}");
             first_call_phones(right)?;
             // 8006 is registered there, not here.
-            let callee = left.cluster.outside(|| Phone::answering(right.server(0), "8006", &[]))?;
+            let mut callee = left.cluster.outside(|| Phone::answering(right.server(0), "8006", &[]))?;
             let options = ["--to", "8006", "--seconds", "1"];
             let mut caller = left.cluster.outside(|| Phone::start("call", left.server(0), "8005", &options))?;
             let (called, report) = caller.report(Duration::from_secs(20))?;
             ensure!(!called, "a call went across: {report}");
-            drop(callee);
+            // It takes its contact away.
+            callee.process().signal("TERM")?;
+            callee.report(Duration::from_secs(10))?;
             talk(left, "1")?;
             talk(right, "1")
         })
