@@ -9,6 +9,9 @@ use rand::rngs::StdRng;
 use sip::digest::Challenge;
 use std::collections::BTreeMap;
 
+#[path = "rotation_tests.rs"]
+mod rotation;
+
 /// A registrar, the store it looks things up in, and the time.
 struct World {
     core: Core,
@@ -255,33 +258,6 @@ fn an_aor_belongs_to_its_user() {
     let mut phone = Phone::new("8005", "secret5");
     phone.to = "<sip:8005@elsewhere.example>".into();
     assert_eq!(World::new(&[]).register(&mut phone, CONTACT).status(), 200);
-}
-
-#[test]
-fn nonces_follow_keys_that_are_rotated() {
-    let of = |world: &mut World, ring: &Arc<KeyRing>| {
-        world.core = Core::new(ME, Settings::default(), ring.clone());
-        world.input(Input::Configured(Arc::new(Directory::new(&snapshot(&[])))));
-    };
-    let (old, new) = (|| InstallationKey::new(1, [7; 32]), || InstallationKey::new(2, [8; 32]));
-    let ring = keys();
-    let mut world = World::new(&[]);
-    of(&mut world, &ring);
-    let challenged = |world: &mut World| {
-        let mut phone = Phone::new("8005", "secret5");
-        let first = world.ask(&mut phone, CONTACT);
-        phone.challenged(&first.message());
-        phone
-    };
-    let mut phone = challenged(&mut world);
-    // Another process has the second step already: what it signed is good here after the first.
-    let mut ahead = World::new(&[]);
-    of(&mut ahead, &Arc::new(KeyRing::new(new()).accepting(old())));
-    let mut other = challenged(&mut ahead);
-    ring.replace(&KeyRing::new(old()).accepting(new()));
-    assert_eq!(world.ask(&mut phone, CONTACT).status(), 200);
-    other.call_id = "other".into();
-    assert_eq!(world.ask(&mut other, CONTACT).status(), 200);
 }
 
 #[test]
