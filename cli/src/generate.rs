@@ -1,6 +1,7 @@
-//! `kubepbx generate`: the CustomResourceDefinitions as files, or into a cluster.
+//! `kubepbx generate`: the CustomResourceDefinitions as files, or into a cluster; and keys.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,8 +20,12 @@ pub struct GenerateArgs {
     /// Apply them to the cluster (of the pod's own service account, else of KUBECONFIG) and wait until it knows them
     #[arg(long, conflicts_with_all = ["check", "folders"])]
     apply: bool,
+    /// Instead, read keys.json of an installation from standard input and write it as it is after one more step of a
+    /// rotation: the first adds a key, the second, two minutes later at least, makes it the current one
+    #[arg(long, conflicts_with_all = ["check", "folders", "apply"])]
+    keys: bool,
     /// The folders, such as crds
-    #[arg(required_unless_present = "apply")]
+    #[arg(required_unless_present_any = ["apply", "keys"])]
     folders: Vec<PathBuf>,
 }
 
@@ -28,13 +33,16 @@ pub struct GenerateArgs {
 /// otherwise: whoever brings them to a new version does so in its name.
 const MANAGER: &str = "helm";
 
+/// A file of keys is at most this long, in bytes.
+const MAX_KEYS: u64 = 64 * 1024;
+
 /// How long a cluster may take to know a definition.
 const ESTABLISHED: Duration = Duration::from_secs(60);
 
 /// Writes the definitions into each folder, or compares; files that are none of them are removed, or reported.
 pub async fn run(args: &GenerateArgs) -> ExitCode {
-    if args.apply {
-        return match apply().await {
+    if args.apply || args.keys {
+        return match if args.keys { keys() } else { apply().await } {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error:#}");
@@ -57,6 +65,17 @@ pub async fn run(args: &GenerateArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// One more step of a rotation of keys, from standard input to standard output.
+fn keys() -> anyhow::Result<()> {
+    let mut text = Vec::new();
+    std::io::stdin().take(MAX_KEYS).read_to_end(&mut text)?;
+    let (text, ended) = runtime::keys::rotate(&text).context("standard input holds no keys")?;
+    std::io::stdout().write_all(&text)?;
+    let then = if ended { "the new key is the current one" } else { "when all pods have read it: once more" };
+    eprintln!("{then}");
+    Ok(())
 }
 
 /// Applies the definitions, server-side: what stands in them is ours, whoever wrote it before.

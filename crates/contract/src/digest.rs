@@ -8,7 +8,11 @@ const PURPOSE: &str = "digest nonce";
 
 /// The installation's nonces: any process checks what another issued.
 pub fn nonces(keys: &KeyRing) -> Nonces {
-    keys.all().skip(1).fold(Nonces::new(subkey(keys.current())), |n, k| n.with_previous(subkey(k)))
+    let all = keys.all();
+    let mut subkeys = all.iter().map(|key| subkey(key));
+    // A ring has a current key.
+    let current = subkeys.next().unwrap_or_default();
+    subkeys.fold(Nonces::new(current), Nonces::with_previous)
 }
 
 /// Whether the credentials show knowledge of the password behind `ha1`. `None`, a user that does not exist or has no

@@ -63,9 +63,10 @@ const PURPOSE: &str = "flow";
 impl Flow {
     /// The token of this flow: base64url without padding, at most 100 characters, legal in a URI's user part.
     pub fn token(&self, keys: &KeyRing) -> String {
+        let current = keys.current();
         let mut raw = Vec::with_capacity(72);
         raw.push(SCHEMA);
-        raw.push(keys.current().id);
+        raw.push(current.id);
         raw.push(match self.transport {
             Transport::Udp => 0,
             Transport::Tcp => 1,
@@ -74,7 +75,7 @@ impl Flow {
         raw.extend(self.connection.to_be_bytes());
         put_addr(&mut raw, self.local);
         put_addr(&mut raw, self.remote);
-        let mac = keys.current().mac(PURPOSE, &[&raw]);
+        let mac = current.mac(PURPOSE, &[&raw]);
         raw.extend(mac);
         URL_SAFE_NO_PAD.encode(raw)
     }

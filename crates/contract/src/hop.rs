@@ -30,9 +30,10 @@ const PURPOSE: &str = "hop";
 impl Hop {
     /// The header's value for the request with this Call-ID and CSeq value (`"1 INVITE"`).
     pub fn seal(&self, keys: &KeyRing, call_id: &str, cseq: &str) -> String {
-        let mut raw = vec![keys.current().id];
+        let current = keys.current();
+        let mut raw = vec![current.id];
         raw.extend(serde_json::to_vec(self).unwrap_or_default());
-        let mac = keys.current().mac(PURPOSE, &[&raw, call_id.as_bytes(), cseq.as_bytes()]);
+        let mac = current.mac(PURPOSE, &[&raw, call_id.as_bytes(), cseq.as_bytes()]);
         raw.extend(mac);
         URL_SAFE_NO_PAD.encode(raw)
     }

@@ -3,6 +3,7 @@
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Bytes of a truncated MAC in a token.
@@ -48,38 +49,91 @@ impl fmt::Debug for InstallationKey {
     }
 }
 
-/// The current key and those still accepted during a rotation.
-#[derive(Debug, Clone)]
+/// The current key and those that are accepted beside it while keys are rotated. It can be replaced while it is in use:
+/// who makes something by the current key takes that once, and names it by the same.
 pub struct KeyRing {
-    current: InstallationKey,
-    previous: Vec<InstallationKey>,
+    keys: RwLock<Arc<Keys>>,
+}
+
+#[derive(Debug, Clone)]
+struct Keys {
+    current: Arc<InstallationKey>,
+    accepted: Vec<Arc<InstallationKey>>,
+    /// How often they were replaced.
+    generation: u64,
+}
+
+impl Keys {
+    fn all(&self) -> impl Iterator<Item = &Arc<InstallationKey>> {
+        std::iter::once(&self.current).chain(&self.accepted)
+    }
 }
 
 impl KeyRing {
     /// A ring with one key.
     pub fn new(current: InstallationKey) -> Self {
-        Self { current, previous: Vec::new() }
+        Self::of(Keys { current: Arc::new(current), accepted: Vec::new(), generation: 0 })
+    }
+
+    fn of(keys: Keys) -> Self {
+        Self { keys: RwLock::new(Arc::new(keys)) }
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The same ring that also accepts `key`.
-    pub fn accepting(mut self, key: InstallationKey) -> Self {
-        self.previous.push(key);
-        self
+    pub fn accepting(self, key: InstallationKey) -> Self {
+        let mut keys = self.keys().as_ref().clone();
+        keys.accepted.push(Arc::new(key));
+        Self::of(keys)
+    }
+
+    /// Has the keys of another ring from now on; false if they are the same.
+    pub fn replace(&self, other: &KeyRing) -> bool {
+        let new = other.keys();
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let said = |key: &Arc<InstallationKey>| (key.id, key.bytes);
+        let changed = keys.all().map(said).ne(new.all().map(said));
+        if changed {
+            *keys = Arc::new(Keys { generation: keys.generation + 1, ..new.as_ref().clone() });
+        }
+        changed
+    }
+
+    /// Another number after each replacement: what was derived from the keys is to be derived anew.
+    pub fn generation(&self) -> u64 {
+        self.keys().generation
     }
 
     /// The key that new tokens are made with.
-    pub fn current(&self) -> &InstallationKey {
-        &self.current
+    pub fn current(&self) -> Arc<InstallationKey> {
+        self.keys().current.clone()
     }
 
     /// All accepted keys, the current one first.
-    pub fn all(&self) -> impl Iterator<Item = &InstallationKey> {
-        std::iter::once(&self.current).chain(&self.previous)
+    pub fn all(&self) -> Vec<Arc<InstallationKey>> {
+        self.keys().all().cloned().collect()
     }
 
     /// True if `mac` is that of `parts` under the key with this number. Compared in constant time.
     pub fn verify(&self, id: u8, purpose: &str, parts: &[&[u8]], mac: &[u8]) -> bool {
-        self.all().filter(|k| k.id == id).any(|k| same(&k.mac(purpose, parts), mac))
+        self.keys().all().filter(|k| k.id == id).any(|k| same(&k.mac(purpose, parts), mac))
+    }
+}
+
+impl Clone for KeyRing {
+    /// A ring of the keys of now: it is not replaced with this one.
+    fn clone(&self) -> Self {
+        Self::of(self.keys().as_ref().clone())
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<u8> = self.keys().all().map(|key| key.id).collect();
+        write!(f, "KeyRing({ids:?}, redacted)")
     }
 }
 
@@ -103,6 +157,21 @@ mod tests {
         assert!(!ring.verify(2, "flow", &[b"ab", b"c"], &mac[..4]));
         let old = InstallationKey::new(1, [9; 32]).mac("flow", &[b"x"]);
         assert!(ring.verify(1, "flow", &[b"x"], &old));
-        assert!(!format!("{ring:?}").contains("1, 1"));
+        assert_eq!(format!("{ring:?}"), "KeyRing([2, 1], redacted)");
+    }
+
+    #[test]
+    fn a_ring_is_replaced_under_who_uses_it() {
+        let (old, new) = (InstallationKey::new(1, [1; 32]), InstallationKey::new(2, [2; 32]));
+        let ring = KeyRing::new(old.clone());
+        let mac = ring.current().mac("flow", &[b"x"]);
+        assert!(!ring.replace(&KeyRing::new(old.clone())), "the same");
+        assert!(ring.replace(&KeyRing::new(old.clone()).accepting(new.clone())));
+        assert_eq!((ring.current().id, ring.generation()), (1, 1));
+        assert!(ring.replace(&KeyRing::new(new.clone()).accepting(old)));
+        assert_eq!((ring.current().id, ring.generation()), (2, 2));
+        assert!(ring.verify(1, "flow", &[b"x"], &mac));
+        assert!(ring.replace(&KeyRing::new(new)));
+        assert!(!ring.verify(1, "flow", &[b"x"], &mac));
     }
 }

@@ -34,10 +34,11 @@ pub fn family(id: &str) -> &str {
 impl LegToken {
     /// The token: `L` and base64url, legal in a URI's user part.
     pub fn seal(&self, keys: &KeyRing) -> String {
-        let mut raw = vec![keys.current().id];
+        let current = keys.current();
+        let mut raw = vec![current.id];
         raw.extend(self.process.0.to_be_bytes());
         raw.extend(self.leg.as_bytes());
-        let mac = keys.current().mac(PURPOSE, &[&raw]);
+        let mac = current.mac(PURPOSE, &[&raw]);
         raw.extend(mac);
         format!("L{}", URL_SAFE_NO_PAD.encode(raw))
     }

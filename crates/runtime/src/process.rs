@@ -180,6 +180,7 @@ async fn serve<E: Entry>(
     let (inside, taking) = mesh.listen(reach).await.with_context(|| format!("inside {address}:{}", args.inside))?;
     own.spawn("mesh", taking);
     own.spawn("discovery", discovery::run(environment.clone()));
+    own.spawn("keys", keys::follow(args.keys, environment.keys.clone()));
     let service = E::SERVICE.as_str();
     tracing::info!(service, %process, pod = args.pod, %inside, probes = %told, admin = %views.local_addr()?, "started");
 

@@ -23,6 +23,9 @@ use kube::{Client, Error};
 /// The field manager of objects.
 pub const MANAGER: &str = "kubepbx";
 
+/// The field manager of replicas that are left to others.
+const HANDED_OVER: &str = "kubepbx-replicas";
+
 /// Does what a [`Site`] decides.
 #[derive(Clone)]
 pub struct Applier {
@@ -61,8 +64,12 @@ impl Applier {
             let (group, version) = types.api_version.rsplit_once('/').unwrap_or(("", &types.api_version));
             ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, &types.kind))
         });
+        let api = self.api(namespace, &resource);
+        if types.kind == "Deployment" && object.data.pointer("/spec/replicas").is_none() {
+            hand_over_replicas(&api, &name).await?;
+        }
         let params = PatchParams::apply(MANAGER).force();
-        let applied = self.api(namespace, &resource).patch(&name, &params, &Patch::Apply(object)).await?;
+        let applied = api.patch(&name, &params, &Patch::Apply(object)).await?;
         Ok(Live::of(&types.kind, &applied))
     }
 
@@ -75,6 +82,21 @@ impl Applier {
             Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             other => other.map(|_| ()),
         }
+    }
+}
+
+/// What a field manager no longer says of a field that nobody else has is taken away: a Deployment whose replicas somebody
+/// else counts from now on would fall to one. So they are said once more, as they are, in another name.
+async fn hand_over_replicas(api: &Api<DynamicObject>, name: &str) -> Result<(), Error> {
+    let there = api.get_opt(name).await?;
+    let Some(replicas) = there.as_ref().and_then(|there| there.data.pointer("/spec/replicas")) else { return Ok(()) };
+    let patch = serde_json::json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": replicas},
+    });
+    match api.patch(name, &PatchParams::apply(HANDED_OVER), &Patch::Apply(patch)).await {
+        // Another number by now: it is somebody's.
+        Err(Error::Api(status)) if status.code == 409 => Ok(()),
+        other => other.map(|_| ()),
     }
 }
 

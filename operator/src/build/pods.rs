@@ -208,7 +208,9 @@ fn args(pbx: &Installation, service: Service) -> Vec<String> {
 }
 
 fn volumes() -> Value {
-    let token = json!({"path": "token", "audience": AUDIENCE, "expirationSeconds": 3600});
+    // The shortest that there is. A token ends with its account; one that was deleted and made again has another uid, and
+    // kubelet brings a token for that when the old one has lived four fifths of its time.
+    let token = json!({"path": "token", "audience": AUDIENCE, "expirationSeconds": 600});
     let volume = |name: &str, kind: &str, what: Value| {
         let mut volume = Map::new();
         volume.insert("name".into(), name.into());

@@ -11,6 +11,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+mod examples;
 mod firewall;
 
 /// A `Pbx` of this spec, as the API server would hand it over, on a cluster with two nodes.
@@ -125,6 +126,7 @@ fn cases() -> Vec<(&'static str, Installation)> {
         ("node-port", installation(node_port())),
         ("virtual-ip", installation(virtual_ip())),
         ("everything", all),
+        ("external", installation(examples::example("pbx.yaml")["spec"].clone())),
     ]
 }
 

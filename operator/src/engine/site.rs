@@ -296,7 +296,7 @@ impl Site {
         let statuses = delta.statuses.iter().filter(|(_, status)| status.is_some());
         for (id, _) in statuses {
             // Who waits for Ready is to find the rest written.
-            if id.kind == Kind::PbxEndpoint {
+            if matches!(id.kind, Kind::Pbx | Kind::PbxEndpoint) {
                 tools.statuses.push((self.name.clone(), id.clone(), Aspect::Observed));
             }
             tools.statuses.push((self.name.clone(), id.clone(), Aspect::Conditions));
@@ -385,7 +385,9 @@ impl Site {
         if trouble != self.trouble {
             self.trouble = trouble;
             if let Some((pbx, _)) = self.resources.pbx() {
-                tools.statuses.push((self.name.clone(), pbx.resource.id(), Aspect::Conditions));
+                for aspect in [Aspect::Observed, Aspect::Conditions] {
+                    tools.statuses.push((self.name.clone(), pbx.resource.id(), aspect));
+                }
             }
         }
     }

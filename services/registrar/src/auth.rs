@@ -35,6 +35,8 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Authenticator {
     nonces: Nonces,
+    /// Of the keys that they are derived from.
+    generation: u64,
     max_age: Duration,
     algorithms: Vec<Algorithm>,
 }
@@ -43,7 +45,15 @@ impl Authenticator {
     /// By keys derived from the installation's. Nonces older than `max_age` are stale; `algorithms` are offered in
     /// this order (MD5 and SHA-256 are both accepted whatever is offered).
     pub fn new(keys: &KeyRing, max_age: Duration, algorithms: Vec<Algorithm>) -> Self {
-        Self { nonces: digest::nonces(keys), max_age, algorithms }
+        Self { nonces: digest::nonces(keys), generation: keys.generation(), max_age, algorithms }
+    }
+
+    /// The installation's keys may be others by now.
+    pub fn follow(&mut self, keys: &KeyRing) {
+        let generation = keys.generation();
+        if generation != self.generation {
+            (self.nonces, self.generation) = (digest::nonces(keys), generation);
+        }
     }
 
     /// How long a nonce is good for.

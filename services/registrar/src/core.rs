@@ -188,6 +188,7 @@ impl Core {
 
     /// Takes one input; drain [`Core::poll`] afterwards.
     pub fn handle(&mut self, input: Input, now: Now, rng: &mut dyn RngCore) {
+        self.auth.follow(&self.keys);
         match input {
             Input::Message(inside) => self.message(inside, now, rng),
             Input::NonceUsed(id, used) => self.nonce_used(id, used, now, rng),

@@ -9,6 +9,9 @@ use rand::rngs::StdRng;
 use sip::digest::Challenge;
 use std::collections::BTreeMap;
 
+#[path = "rotation_tests.rs"]
+mod rotation;
+
 /// A registrar, the store it looks things up in, and the time.
 struct World {
     core: Core,

@@ -68,7 +68,7 @@ pub(super) async fn dial(
     if !keys.verify(key, "mesh accept", &[&hello, said], proof) {
         return Err(refused("the other end does not have the installation's key"));
     }
-    let ours = keys.all().find(|k| k.id == key).ok_or_else(|| refused("a key that is not known"))?;
+    let ours = keys.all().into_iter().find(|k| k.id == key).ok_or_else(|| refused("a key that is not known"))?;
     stream.write_all(&ours.mac("mesh dial", &[&hello, said])).await?;
     Ok(Ends { local: from.0, remote: to, service: remote })
 }
@@ -87,7 +87,7 @@ pub(super) async fn accept(
     let theirs = service(rest.get_u8())?;
     let here = ours(local).ok_or_else(|| refused("for a process that is not here"))?;
     // The key that the other end uses, if we have it: while keys are rotated one end may not have the newer yet.
-    let key = keys.all().find(|k| k.id == wanted).unwrap_or_else(|| keys.current());
+    let key = keys.all().into_iter().find(|k| k.id == wanted).unwrap_or_else(|| keys.current());
     let mut welcome = BytesMut::with_capacity(WELCOME);
     welcome.put_u8(key.id);
     welcome.put_u8(code(here));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const SOON: Duration = Duration::from_secs(10);
 const MANAGED: &str = "app.kubernetes.io/managed-by=kubepbx-operator";
 /// ServiceAccounts come back too, but with one that is deleted the tokens of its pods end: they go on with what they have
-/// and are not followed up until kubelet renews them.
+/// and are not followed up until kubelet renews them, within ten minutes.
 const KINDS: [&str; 5] = ["Deployment", "DaemonSet", "Service", "PodDisruptionBudget", "NetworkPolicy"];
 
 fn managed(space: &Space) -> Result<Vec<(&'static str, Object)>> {
@@ -40,6 +40,58 @@ fn drift_is_repaired() -> Result<()> {
         space.settled(Duration::from_secs(150))?;
         space.wait("Pbx", "pbx", "Ready", Duration::from_secs(60))?;
         talk(space, "1")
+    })
+}
+
+/// With `external` somebody else counts relays: what they were stays until that one says otherwise, and then that.
+#[test]
+fn replicas_that_others_count_are_left_alone() -> Result<()> {
+    Space::test("external", |space| {
+        first_call_example(space)?;
+        let example = e2e::process::root().join("examples/autoscaling");
+        for file in ["hpa-cpu.yaml", "hpa-sessions.yaml"] {
+            let file = example.join(file).display().to_string();
+            space.cluster.kubectl(&["apply", "--dry-run=server", "-n", &space.namespace, "-f", &file])?;
+        }
+        let external = json!({"spec": {"media": {"autoscaling": {"mode": "external"}}}});
+        let generation = space.patch("Pbx", "pbx", external)?.0["metadata"]["generation"].clone();
+        let applied =
+            |object: &Object| object.condition("Ready").is_some_and(|ready| ready["observedGeneration"] == generation);
+        space.until("Pbx", "pbx", "the mode is taken", SOON, applied)?;
+        let replicas = |wanted: i64| move |relays: &Object| relays.0["spec"]["replicas"] == wanted;
+        let fields = |relays: &Object| relays.0["metadata"]["managedFields"].to_string();
+        space.until("Deployment", "pbx-media", "its replicas are no longer the operator's", SOON, |relays| {
+            fields(relays).contains("kubepbx-replicas")
+        })?;
+        let relays = space.get("Deployment", "pbx-media")?.context("pbx-media")?;
+        ensure!(replicas(2)(&relays), "they fell: {}", relays.0["spec"]["replicas"]);
+        space.cluster.kubectl(&["scale", "deployment/pbx-media", "--replicas=3", "-n", &space.namespace])?;
+        space.settled(Duration::from_secs(60))?;
+        // A change of the Deployment by the operator says nothing of it either.
+        space.patch("Pbx", "pbx", json!({"spec": {"services": {"media": {"labels": {"changed": "true"}}}}}))?;
+        let changed = |relays: &Object| relays.0["spec"]["template"]["metadata"]["labels"]["changed"] == "true";
+        let relays = space.until("Deployment", "pbx-media", "it is changed", Duration::from_secs(60), changed)?;
+        ensure!(replicas(3)(&relays), "replicas were repaired: {}", relays.0["spec"]["replicas"]);
+        space.settled(Duration::from_secs(90))?;
+        // One that is marked counts no longer among those that take calls; calls go elsewhere, until the mark is gone.
+        let shown = |relays: i64| {
+            let limit = Duration::from_secs(20);
+            space.until("Pbx", "pbx", &format!("{relays} relays"), limit, |pbx| pbx.0["status"]["relays"] == relays)
+        };
+        shown(3)?;
+        let pods = space.pods("media")?;
+        let marked = pods.first().context("a relay")?.name();
+        let mark = |since: serde_json::Value| {
+            space.patch("Pod", marked, json!({"metadata": {"annotations": {"kubepbx.io/draining-since": since}}}))
+        };
+        mark("1".into())?;
+        shown(2)?;
+        talk(space, "1")?;
+        mark(serde_json::Value::Null)?;
+        shown(3)?;
+        let table = space.cluster.kubectl(&["get", "pbx", "-n", &space.namespace])?;
+        ensure!(["PODS", "SESSIONS", "RELAYS", "READY"].iter().all(|head| table.contains(head)), "{table}");
+        Ok(())
     })
 }
 

@@ -219,3 +219,17 @@ fn a_hash_depends_on_what_is_said_and_not_on_how() {
     assert_eq!(hash(&one), hash(&two));
     assert_ne!(hash(&one), hash(&json!({"a": 1, "b": {"c": [2, 1], "d": null}})));
 }
+
+#[test]
+fn pods_that_others_count_are_no_drift() {
+    let mut server = Server::new("one");
+    server.turn();
+    server.available("main-router");
+    let router = key("Deployment", "main-router");
+    let mut live = server.site.live[&router].clone();
+    // Somebody else's field: what is ours is as it was.
+    live.pods = live.pods.map(|pods| Pods { wanted: 7, ..pods });
+    live.version += 1;
+    server.site.seen(router, live);
+    assert!(server.turn().is_empty() && server.site.is_applied());
+}

@@ -245,7 +245,7 @@ fn whoever_leads_fetches_compiles_publishes_and_applies_and_then_rests() {
     assert!(rig.publisher.acks("tel").is_some());
     rig.pods();
     rig.turn();
-    assert_eq!(rig.write(), ["main True", "1 True", "x True", "main shows 5/5 pods"]);
+    assert_eq!(rig.write(), ["main shows 5/5 pods", "main True", "1 True", "x True"]);
     assert!(rig.rest().is_empty() && rig.write().is_empty());
     assert_eq!((rig.site.deadline(), rig.site.waiting()), (None, 0));
     // The same again is no change.

@@ -42,12 +42,13 @@ impl Owner {
     }
 
     fn seal(self, keys: &KeyRing, nonce: u64, beside: &str) -> String {
+        let current = keys.current();
         let mut raw = Vec::with_capacity(RAW_LEN + MAC_LEN);
-        raw.push(keys.current().id);
+        raw.push(current.id);
         raw.extend(self.process.0.to_be_bytes());
         raw.extend(self.shard.to_be_bytes());
         raw.extend(nonce.to_be_bytes());
-        let mac = keys.current().mac(PURPOSE, &[&raw, beside.as_bytes()]);
+        let mac = current.mac(PURPOSE, &[&raw, beside.as_bytes()]);
         raw.extend(mac);
         URL_SAFE_NO_PAD.encode(raw)
     }

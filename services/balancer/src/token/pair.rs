@@ -13,8 +13,9 @@ const PURPOSE: &str = "dispatched";
 /// The token: that of the flow, a dot, and the key's number and MAC over both token and Call-ID.
 pub fn seal(flow: &Flow, call_id: &str, keys: &KeyRing) -> String {
     let token = flow.token(keys);
-    let mut raw = vec![keys.current().id];
-    raw.extend(keys.current().mac(PURPOSE, &[token.as_bytes(), call_id.as_bytes()]));
+    let current = keys.current();
+    let mut raw = vec![current.id];
+    raw.extend(current.mac(PURPOSE, &[token.as_bytes(), call_id.as_bytes()]));
     format!("{token}.{}", URL_SAFE_NO_PAD.encode(raw))
 }
 
