@@ -159,7 +159,7 @@ fn what_rings_at_a_router_that_freezes_stops_ringing_when_it_thaws() {
     eventually("ten seconds", SOON, thaw).unwrap();
     router.process.signal("CONT").unwrap();
     let at = Instant::now();
-    let (_, report) = callee.report(SOON).unwrap();
+    let (_, report) = callee.report(SOON).unwrap_or_else(|e| panic!("{e:#}\n{}", router.process.stderr()));
     let call = &report["calls"][0];
     assert!(call["status"] == 487 && call["ended_by_remote"] == true, "{report}");
     println!(

@@ -19,6 +19,7 @@ impl Core {
                 self.close(id);
                 self.info_done(turn, from, server, to, 408);
             }
+            Client::Cancel(leg) if self.cancel_later(turn, leg) => _ = self.close(id),
             Client::Bye(leg) | Client::Cancel(leg) => {
                 self.close(id);
                 self.bury(leg);

@@ -389,6 +389,7 @@ impl Core {
                 Some(Timer::Resend(leg)) => self.resend(turn, leg),
                 Some(Timer::Session(leg)) => self.session_due(turn, leg),
                 Some(Timer::Retry(leg)) => self.realign(turn, leg),
+                Some(Timer::Cancel(leg)) => self.cancel_again(turn, leg),
                 Some(Timer::Note(leg)) => self.save_leg(turn, leg),
                 Some(Timer::Probe(relay)) => self.probe(turn, relay),
                 Some(Timer::Move(call)) => self.move_again(turn, call),
@@ -574,6 +575,7 @@ impl Core {
             }
             Client::Bye(leg) | Client::Cancel(leg) if status >= 200 => {
                 self.close(id);
+                self.cancel_answered(leg);
                 self.bury(leg);
             }
             Client::Stray if status >= 200 => {

@@ -25,6 +25,9 @@ use std::time::Duration;
 const COMPLETED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
 /// How often a caller is told that it still rings (RFC 3261 13.3.1.1).
 const PROGRESS: Duration = Duration::from_secs(60);
+/// A CANCEL that was not taken is sent again after this, and for so long.
+const CANCEL_AGAIN: Duration = Duration::from_millis(300);
+const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whom a branch rings.
 pub(crate) struct Callee<'a> {
@@ -526,9 +529,39 @@ impl Core {
         let (Some(client), Some(next)) = (leg.client, leg.next) else { return };
         let reasons: Vec<&str> = reason.iter().map(String::as_str).collect();
         let Some(cancel) = self.transactions.cancel_with(client, &reasons) else { return };
+        let until = leg.cancelling.take().map_or(turn.now.mono + CANCEL_PATIENCE, |(_, until)| until);
+        leg.cancelling = Some((reason, until));
         if let Ok(id) = self.transactions.send(cancel, next, true, turn.now.mono) {
             leg.open += 1;
             self.clients.insert(id, Client::Cancel(leg_key));
+        }
+    }
+
+    /// A CANCEL was not taken: its balancer lost sight of us for a moment, and the phone rings on. False if it is too late.
+    pub(crate) fn cancel_later(&mut self, turn: &Turn<'_>, leg_key: LegKey) -> bool {
+        let now = turn.now.mono;
+        let Some(leg) = self.legs.get_mut(&leg_key) else { return false };
+        let again = leg.client.is_some() && leg.cancelling.as_ref().is_some_and(|(_, until)| now < *until);
+        if again {
+            self.timers.arm(Timer::Cancel(leg_key), now + CANCEL_AGAIN);
+        } else {
+            leg.cancelling = None;
+        }
+        again
+    }
+
+    /// It is sent again.
+    pub(crate) fn cancel_again(&mut self, turn: &mut Turn<'_>, leg_key: LegKey) {
+        let cancelling = self.legs.get(&leg_key).and_then(|leg| leg.cancelling.clone());
+        if let Some((reason, _)) = cancelling {
+            self.send_cancel(turn, leg_key, reason);
+        }
+    }
+
+    /// A CANCEL has its answer.
+    pub(crate) fn cancel_answered(&mut self, leg_key: LegKey) {
+        if let Some(leg) = self.legs.get_mut(&leg_key) {
+            leg.cancelling = None;
         }
     }
 

@@ -68,7 +68,7 @@ impl Core {
             is_protected(call) && call.dialing.is_none() && !changes && !saving.contains(key)
         };
         self.calls.iter().all(|(key, call)| self.leaving && rests(key, call))
-            && self.legs.values().all(|leg| leg.open == 0 || leg.call.is_some())
+            && self.legs.values().all(|leg| leg.call.is_some() || (leg.open == 0 && leg.cancelling.is_none()))
             && !self.clients.values().any(|client| matches!(client, Client::Info { .. }))
     }
 }

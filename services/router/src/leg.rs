@@ -135,6 +135,8 @@ pub(crate) struct Leg {
     pub(crate) rang: bool,
     /// CANCEL is to be sent as soon as a 1xx came, with this Reason.
     pub(crate) cancel: Option<Option<String>>,
+    /// CANCEL was sent, with this Reason, and has no answer; where it is not taken it is sent again until then.
+    pub(crate) cancelling: Option<(Option<String>, Duration)>,
     /// The relay that knows it.
     pub(crate) relay: Option<ProcessId>,
     /// What its relay says since the call's media moved there, untold: only addresses and ports count.
@@ -227,6 +229,7 @@ impl Leg {
             progressed: false,
             rang: false,
             cancel: None,
+            cancelling: None,
             relay: None,
             place: None,
             placing: None,

@@ -19,6 +19,8 @@ pub(crate) enum Timer {
     Session(LegKey),
     /// A re-INVITE of ours is tried again after 491 (RFC 3261 14.1).
     Retry(LegKey),
+    /// A CANCEL that was not taken is sent again.
+    Cancel(LegKey),
     /// That a leg's 2xx has its ACK is written down, where nothing else was written meanwhile.
     Note(LegKey),
     /// A relay is asked whether it is there.
@@ -38,8 +40,8 @@ impl Timer {
     }
 
     /// Those of a leg.
-    pub(crate) fn of_leg(leg: LegKey) -> [Self; 4] {
-        [Self::Resend(leg), Self::Session(leg), Self::Retry(leg), Self::Note(leg)]
+    pub(crate) fn of_leg(leg: LegKey) -> [Self; 5] {
+        [Self::Resend(leg), Self::Session(leg), Self::Retry(leg), Self::Cancel(leg), Self::Note(leg)]
     }
 }
 

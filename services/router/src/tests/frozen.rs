@@ -10,6 +10,15 @@ use dialplan::Step;
 use sip::Name;
 use std::time::Duration;
 
+impl Lab {
+    /// The CANCEL that comes a moment after one that was not taken.
+    #[track_caller]
+    fn cancel_again(&mut self) -> bytes::Bytes {
+        self.advance(Duration::from_millis(300));
+        self.request("CANCEL")
+    }
+}
+
 /// The first router freezes while a refresh is due, and thaws after the other took over.
 fn frozen() -> (Lab, Phone, Phone) {
     let mut lab = Lab::new().fleet(&[HEIR]);
@@ -155,7 +164,16 @@ fn what_rang_stops_ringing_at_the_thaw() {
         }
         lab.response(503, "INVITE");
         let cancel = lab.request("CANCEL");
-        lab.answer(&b, &cancel, 200, None);
+        if answered {
+            lab.answer(&b, &cancel, 200, None);
+        } else {
+            // The balancer has just seen the router again, and not taken it.
+            lab.input(Input::Unsent(&cancel));
+            assert!(!lab.core.is_idle());
+            lab.quiet();
+            let cancel = lab.cancel_again();
+            lab.answer(&b, &cancel, 200, None);
+        }
         if answered {
             lab.request("ACK");
             let bye = lab.request("BYE");
