@@ -100,8 +100,11 @@ impl Scaler {
     pub fn decide(&mut self, settings: &Settings, relays: &[Relay], replicas: u32, now: Duration) -> Decision {
         let (marked, serving): (Vec<&Relay>, Vec<&Relay>) = relays.iter().partition(|relay| relay.draining.is_some());
         let (desired, text) = desired(settings, &serving);
-        // Pods that are not there yet count: the Deployment is about to make them.
-        let current = replicas.saturating_sub(count(&marked)).max(count(&serving));
+        // Pods that are not there yet count: the Deployment is about to make them. Those that a rollout has besides its
+        // replicas do not, or it would never end.
+        let staying = marked.iter().filter(|relay| !relay.condemned).count();
+        let taking = replicas.saturating_sub(u32::try_from(staying).unwrap_or(u32::MAX));
+        let current = replicas.saturating_sub(count(&marked)).max(count(&serving).min(taking));
         let mut decision = Decision { desired, text, ..Decision::default() };
 
         // Of those that are being emptied the fullest are at hand at once.
@@ -248,6 +251,21 @@ mod tests {
         fn sessions(&self) -> u64 {
             self.relays.iter().filter_map(|relay| relay.sessions).sum()
         }
+    }
+
+    #[test]
+    fn a_rollouts_pods_are_not_more_relays() {
+        let mut scaler = Scaler::default();
+        let now = Duration::from_secs(1_000_000);
+        // Two replicas, and a third pod until one of the old ones goes.
+        let surge = [relay("old-1", 4), relay("old-2", 4), relay("new-1", 0)];
+        for _ in 0..3 {
+            assert_eq!(scaler.decide(&SETTINGS, &surge, 2, now).replicas, 2);
+        }
+        // Nor while one is being emptied.
+        let marked = Relay { draining: Some(now), ..relay("old-2", 4) };
+        let surge = [relay("old-1", 4), marked, relay("new-1", 4), relay("new-2", 0)];
+        assert_eq!(scaler.decide(&SETTINGS, &surge, 3, now).replicas, 3);
     }
 
     #[test]

@@ -100,7 +100,11 @@ impl Core {
             settle.push((leg_key, leg));
         }
         let Some(near) = near else { return };
-        let relay = [Some(near), far].into_iter().flatten().find_map(|leg| self.legs.get(&leg)?.relay);
+        // A leg that has to be told where it is now was placed last.
+        let placed = settle.iter().filter(|(_, record)| record.owed.is_some()).find_map(|(_, record)| record.relay);
+        let at = |leg: LegKey| self.legs.get(&leg)?.relay;
+        let relay = placed.or_else(|| [Some(near), far].into_iter().flatten().find_map(at));
+        let half_way = placed.is_some() || [Some(near), far].into_iter().flatten().any(|leg| at(leg) != relay);
         let mut adopted = self.adopt_call(turn, owner, call, near);
         adopted.relay = relay;
         if let (Some((owner, bridge)), Some(far)) = (bridge, far) {
@@ -126,6 +130,9 @@ impl Core {
         let awaited: Vec<String> = settle.iter().filter_map(|(_, record)| record.awaits.clone()).collect();
         for (leg_key, record) in settle {
             self.settle_leg(turn, leg_key, &record, awaited.contains(&record.id));
+        }
+        if let (true, Some(relay)) = (half_way, relay) {
+            self.place_anew(turn, key, relay);
         }
         self.clear(turn, &[], rest);
         if goes_on {

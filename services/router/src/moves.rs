@@ -93,6 +93,19 @@ impl Core {
         }
     }
 
+    /// Has all legs of a call described once more at its relay: whoever had the call may have gone in the middle of a move.
+    pub(crate) fn place_anew(&mut self, turn: &Turn<'_>, key: CallKey, relay: ProcessId) {
+        let Some(call) = self.calls.get(&key) else { return };
+        let far = call.bridge.and_then(|b| self.bridges.get(&b)).map(|b| b.other(call.leg));
+        let legs: Vec<LegKey> = [call.leg].into_iter().chain(far).collect();
+        for leg in &legs {
+            if let Some(leg) = self.legs.get_mut(leg) {
+                leg.relay = Some(relay);
+            }
+        }
+        self.place_legs(turn, key, relay, legs);
+    }
+
     /// Has the legs of a call described at the relay that is to have them.
     fn place_legs(&mut self, turn: &Turn<'_>, key: CallKey, to: ProcessId, legs: Vec<LegKey>) {
         let bridge = self.calls.get(&key).and_then(|c| self.bridges.get(&c.bridge?)).map(|b| b.legs);

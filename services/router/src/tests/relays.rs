@@ -1,11 +1,13 @@
 //! Relays that are lost, full or told to go: calls begin elsewhere, and those that talk are re-offered onto another.
 
+use super::fleet::HEIR;
 use super::lab::*;
 use super::phones::*;
 use crate::core::{Turn, View};
-use crate::io::Input;
+use crate::io::{Ask, Input};
 use bytes::Bytes;
 use contract::media::{MediaEvent, MediaEventKind};
+use contract::ng::Command;
 use contract::peers::{Peer, PeerState};
 use contract::records::LegRecord;
 use contract::{ProcessId, Service};
@@ -406,5 +408,28 @@ fn who_takes_a_call_over_claims_its_media() {
     claim(&mut lab);
     lab.moves(&a, OTHER, &sdp(4000, "0 101"));
     lab.moves(&b, OTHER, &sdp(5000, "0 101"));
+    lab.over(&mut a, &b);
+}
+
+/// Whoever moved the call is gone before the second leg was placed.
+#[test]
+fn a_move_that_its_router_did_not_finish_is_finished_by_the_next() {
+    let mut lab = Lab::new().fleet(&[HEIR]);
+    let (mut a, b) = lab.talk();
+    lab.another();
+    lab.silent.insert(RELAY);
+    // The offer is placed, the answer is not.
+    lab.hold = Some(|ask| matches!(ask, Ask::Media { command: Command::Answer(_), .. }));
+    lab.advance(millis(600));
+    lab.advance(millis(400));
+    assert_eq!(lab.ports(OTHER).len(), 1);
+    lab.wire.clear();
+    (lab.hold, lab.held) = (None, Default::default());
+    lab.gone(HEIR);
+    lab.seconds(3);
+    assert_eq!(lab.ports(OTHER).len(), 2, "both sides are described there");
+    lab.moves(&a, OTHER, &sdp(4000, "0 8 101"));
+    lab.moves(&b, OTHER, &sdp(5000, "0 101"));
+    lab.seconds(5);
     lab.over(&mut a, &b);
 }
