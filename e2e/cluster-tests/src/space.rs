@@ -60,7 +60,8 @@ impl Space {
         Self::in_own_namespace(name, test)
     }
 
-    /// The same for one that does to the cluster what others would notice: it runs alone.
+    /// The same for one that does to the cluster what others would notice, or measures what others would disturb: it runs
+    /// alone.
     pub fn alone(name: &str, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let _nobody_else = CLUSTER.write().unwrap_or_else(PoisonError::into_inner);
         Self::in_own_namespace(name, test)

@@ -41,7 +41,7 @@ fn two_pbxes_of_one_operator_do_not_see_each_other() -> Result<()> {
 /// A second operator that is told to serve a namespace which another has claimed leaves it alone, and says so; calls go on.
 #[test]
 fn a_second_operator_leaves_a_claimed_namespace_alone() -> Result<()> {
-    Space::test("claimed", |space| {
+    Space::alone("claimed", |space| {
         first_call_example(space)?;
         let calls = Calls::begin(space, 20, 20)?;
         let holder = |lease: &Object| lease.0["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();

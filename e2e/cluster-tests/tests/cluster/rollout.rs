@@ -18,7 +18,7 @@ const TIERS: [(&str, &str); 5] = [
 /// 50 calls with audio, and new ones all the while: none is lost, none refused.
 #[test]
 fn every_tier_restarts_under_calls() -> Result<()> {
-    Space::test("rollout", |space| {
+    Space::alone("rollout", |space| {
         first_call_example(space)?;
         for (kind, tier) in TIERS {
             let calls = Calls::begin(space, 50, 40)?;

@@ -27,7 +27,7 @@ fn until(space: &Space, count: usize, limit: Duration) -> Result<()> {
 /// One relay becomes four, two a node, as calls grow; and one again when they end. None is lost.
 #[test]
 fn relays_follow_the_calls_out_and_in() -> Result<()> {
-    Space::test("scaling", |space| {
+    Space::alone("scaling", |space| {
         let scaling = format!(
             "pbx: {{spec: {{services: {{media: {{drain: 5s}}}}, \
              media: {{autoscaling: {{target: {TARGET}, warm: 0, min: 1, max: 4, stabilization: 3s}}}}}}}}"

@@ -14,9 +14,9 @@ pub(crate) const MOVED: f64 = 3000.0;
 
 /// One pod of a service goes while 50 calls are up; they go on, and can be ended, and new ones can be made.
 fn survives(name: &str, component: &str, gap_ms: f64, kill: impl FnOnce(&Space, &str) -> Result<()>) -> Result<()> {
-    Space::test(name, |space| {
+    Space::alone(name, |space| {
         first_call_example(space)?;
-        let calls = Calls::begin(space, CALLS, 20)?;
+        let calls = Calls::begin(space, CALLS, 15)?;
         let pod = space.pods(component)?.into_iter().next().with_context(|| format!("no {component}"))?;
         kill(space, pod.name())?;
         let figures = calls.end()?;
