@@ -179,7 +179,8 @@ pub struct PbxEntry {
     pub domains: Vec<String>,
     /// The digest realm.
     pub realm: String,
-    /// Hosts that are ours beside the domains: where the balancers are reached. For registrars, and where there are domains.
+    /// Hosts that are ours beside the domains: where the balancers are reached. For registrars and balancers, and where there
+    /// are domains.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
 }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 pub struct Setup {
     /// The version that it was made from; `None` before the first snapshot.
     pub version: Option<Version>,
-    /// Hosts that are ours; empty: any.
+    /// Hosts that are ours, where balancers are reached among them; empty: any.
     pub domains: Vec<String>,
     /// Networks of trusted trunks.
     pub trunks: Vec<IpNet>,
@@ -24,7 +24,7 @@ impl Setup {
         let mut setup = Self { version: Some(snapshot.version), ..Self::default() };
         for entry in snapshot.entries.values() {
             match entry.as_ref() {
-                BalancerEntry::Pbx(pbx) => setup.domains.clone_from(&pbx.domains),
+                BalancerEntry::Pbx(pbx) => setup.domains = [pbx.domains.as_slice(), &pbx.hosts].concat(),
                 BalancerEntry::Trunk { networks, .. } => setup.trunks.extend(networks),
                 BalancerEntry::Dispatcher(entry) => setup.sets.push(Set::new(entry)),
             }

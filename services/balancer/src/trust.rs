@@ -98,7 +98,9 @@ pub fn is_our_domain(uri: &Uri<'_>, local: SocketAddr, listeners: &Listeners, do
         return true;
     }
     let host = uri.host.to_string();
-    domains.iter().any(|d| d.eq_ignore_ascii_case(&host)) || listeners.is_own(&uri.host, uri.port, local)
+    // Domains have IPv6 addresses without brackets.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    domains.iter().any(|d| d.eq_ignore_ascii_case(host)) || listeners.is_own(&uri.host, uri.port, local)
 }
 
 #[cfg(test)]

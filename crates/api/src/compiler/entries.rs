@@ -37,11 +37,16 @@ impl Entries {
 impl Entries {
     /// With the hosts at which balancers are reached. Without domains every host is ours, and none is told.
     pub(super) fn reached_at(mut self, hosts: &BTreeSet<String>) -> Self {
+        let told = |pbx: &PbxEntry| PbxEntry { hosts: hosts.iter().cloned().collect(), ..pbx.clone() };
         if let Some(RegistrarEntry::Pbx(pbx)) = self.registrar.as_deref()
             && !pbx.domains.is_empty()
         {
-            let hosts = hosts.iter().cloned().collect();
-            self.registrar = Some(Arc::new(RegistrarEntry::Pbx(PbxEntry { hosts, ..pbx.clone() })));
+            self.registrar = Some(Arc::new(RegistrarEntry::Pbx(told(pbx))));
+        }
+        if let Some(BalancerEntry::Pbx(pbx)) = self.balancer.as_deref()
+            && !pbx.domains.is_empty()
+        {
+            self.balancer = Some(Arc::new(BalancerEntry::Pbx(told(pbx))));
         }
         self
     }

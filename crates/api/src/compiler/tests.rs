@@ -105,7 +105,7 @@ fn the_realm_of_the_pbx_is_in_every_hash() {
 }
 
 #[test]
-fn registrars_know_where_balancers_are_reached_while_there_are_domains() {
+fn registrars_and_balancers_know_where_they_are_reached_while_there_are_domains() {
     let mut compiler = compiler();
     let hosts = |compiler: &Compiler, key: &str| match compiler.registrar().entries[key].as_ref() {
         RegistrarEntry::Pbx(pbx) => pbx.hosts.clone(),
@@ -114,10 +114,10 @@ fn registrars_know_where_balancers_are_reached_while_there_are_domains() {
     let at = |hosts: &[&str]| Change::Hosts(hosts.iter().map(|host| (*host).to_owned()).collect());
     compiler.apply([at(&["192.0.2.7"]), Change::Put(pbx("main", "office"))]);
     assert_eq!(hosts(&compiler, "Pbx/main"), ["192.0.2.7"]);
-    // A node more: registrars alone hear of it.
+    // A node more: nobody else hears of it.
     let delta = compiler.apply([at(&["192.0.2.7", "192.0.2.8"])]);
     assert!(
-        delta.registrar.is_some() && delta.balancer.is_none() && delta.router.is_none() && delta.statuses.is_empty()
+        delta.registrar.is_some() && delta.balancer.is_some() && delta.router.is_none() && delta.statuses.is_empty()
     );
     assert_eq!(hosts(&compiler, "Pbx/main"), ["192.0.2.7", "192.0.2.8"]);
     assert!(compiler.apply([at(&["192.0.2.7", "192.0.2.8"])]).is_empty());

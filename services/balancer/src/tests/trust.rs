@@ -38,7 +38,8 @@ fn a_forged_route_is_refused() {
 
 #[test]
 fn a_foreign_request_uri_is_never_relayed() {
-    let domains = PbxEntry { domains: vec!["pbx.example".into()], ..PbxEntry::default() };
+    let hosts = vec!["lb.example".into(), "2001:db8::7".into()];
+    let domains = PbxEntry { domains: vec!["pbx.example".into()], hosts, ..PbxEntry::default() };
     let mut strict = Rig::new(vec![BalancerEntry::Pbx(domains)]);
     for (n, (uri, refused)) in [
         ("sip:victim@203.0.113.9", true),
@@ -46,6 +47,9 @@ fn a_foreign_request_uri_is_never_relayed() {
         ("sip:victim@127.0.0.1:9999", true),
         ("sip:8006@PBX.example", false),
         ("sip:8006@127.0.0.1:5060", false),
+        // Where balancers are said to be reached.
+        ("sip:8006@lb.example:30060", false),
+        ("sip:8006@[2001:db8::7]", false),
     ]
     .iter()
     .enumerate()
