@@ -160,6 +160,9 @@ pub struct LegRecord {
     /// What it has to be told yet, by a re-INVITE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owed: Option<String>,
+    /// That is where its media moved: its relay had it last, and may not have been told of the other leg.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub moving: bool,
     /// Our 2xx made an offer: the answer in the ACK is for this leg, whose 2xx waits for our ACK.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub awaits: Option<String>,

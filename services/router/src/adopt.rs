@@ -100,8 +100,7 @@ impl Core {
             settle.push((leg_key, leg));
         }
         let Some(near) = near else { return };
-        // A leg that has to be told where it is now was placed last.
-        let placed = settle.iter().filter(|(_, record)| record.owed.is_some()).find_map(|(_, record)| record.relay);
+        let placed = settle.iter().filter(|(_, record)| record.moving).find_map(|(_, record)| record.relay);
         let at = |leg: LegKey| self.legs.get(&leg)?.relay;
         let relay = placed.or_else(|| [Some(near), far].into_iter().flatten().find_map(at));
         let half_way = placed.is_some() || [Some(near), far].into_iter().flatten().any(|leg| at(leg) != relay);

@@ -334,6 +334,7 @@ impl Leg {
             invite: self.last_invite,
             acked: self.acked,
             owed: self.owed().filter(|owed| !owed.is_empty()),
+            moving: self.place.is_some() || self.placing.is_some(),
             awaits,
         })
     }
