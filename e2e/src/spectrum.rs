@@ -5,6 +5,9 @@ use rustfft::FftPlanner;
 use rustfft::num_complex::Complex;
 use std::path::Path;
 
+/// The bytes before the samples of a WAV file of 16-bit PCM.
+const HEADER: usize = 44;
+
 /// How many seconds of a recording are a tone of `hz` (within 20 Hz), in steps of a tenth.
 pub fn seconds_of(recording: &Path, hz: f64) -> Result<f64> {
     let (samples, rate) = read(recording)?;
@@ -17,9 +20,17 @@ fn read(recording: &Path) -> Result<(Vec<f64>, usize)> {
     let mut reader = hound::WavReader::open(recording).with_context(|| recording.display().to_string())?;
     let spec = reader.spec();
     let step = spec.channels as usize;
+    let rate = spec.sample_rate as usize;
+    if reader.len() == 0 {
+        // A header that is written when the recording is closed, which may be a moment after the call's end.
+        let bytes = std::fs::read(recording)?;
+        let samples = bytes.get(HEADER..).unwrap_or_default().chunks_exact(2);
+        let samples = samples.map(|pair| f64::from(i16::from_le_bytes([pair[0], pair[1]]))).step_by(step);
+        return Ok((samples.collect(), rate));
+    }
     // A recording that is cut off by the phone's end has a header that says less; what can be read counts.
     let samples = reader.samples::<i16>().map_while(Result::ok).step_by(step).map(f64::from).collect();
-    Ok((samples, spec.sample_rate as usize))
+    Ok((samples, rate))
 }
 
 /// The share (0..=1) of a recording's energy within 20 Hz of `hz`, over all of it in windows of a second, the median
@@ -71,6 +82,11 @@ mod tests {
         assert!(share(&file, 440.0, 2.5).unwrap() > 0.99);
         assert!(share(&file, 880.0, 2.5).unwrap() < 0.01);
         assert!(share(&file, 440.0, 3.5).is_err());
+        // Its length is not written yet.
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[40..44].fill(0);
+        std::fs::write(&file, &bytes).unwrap();
+        assert!(share(&file, 440.0, 2.5).unwrap() > 0.99);
         write_tone(&file, 0.0, 3).unwrap();
         assert!(share(&file, 440.0, 2.5).unwrap() < 0.01);
     }
