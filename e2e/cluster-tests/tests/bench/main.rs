@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 /// Single changes that are measured.
 const CHANGES: usize = 200;
-/// Statuses are written twenty a second.
+/// Changes come no faster than statuses are written, twenty a second: what waits for others is not measured.
+const APART: Duration = Duration::from_millis(100);
+/// Ten thousand statuses at that pace, and some.
 const ALL: Duration = Duration::from_secs(1200);
 /// For how long requests are counted when nothing changes.
 const REST: Duration = Duration::from_secs(20);
@@ -101,6 +103,7 @@ fn single_changes(space: &Space, watcher: &Watcher, there: usize) -> Result<()> 
         let (seen, live) = watcher.wait(&name, generation, Duration::from_secs(20))?;
         floors.push(seen.saturating_duration_since(began));
         lives.push(live.saturating_duration_since(began));
+        std::thread::sleep(APART.saturating_sub(began.elapsed()));
     }
     let bytes = space.sum("operator", SENT)? - sent;
     let (floor, live) = (Spread::of(floors), Spread::of(lives));
