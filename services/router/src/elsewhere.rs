@@ -16,7 +16,6 @@ use sip::edit::Edit;
 use sip::message::Message;
 use sip::transaction::Received;
 use sip::uri::Uri;
-
 use std::time::Duration;
 
 /// On a request that a router passed on: who had sent it there, and the service of that.

@@ -1,19 +1,41 @@
 //! More than one router in the lab: which of them acts, who is gone, and what stands of a call afterwards.
 
+use super::conference;
 use super::lab::*;
 use super::phones::*;
 use crate::Limits;
 use crate::core::Core;
 use crate::io::Input;
+use bytes::Bytes;
 use contract::peers::Peer;
 use contract::records::Owner;
 use contract::{ProcessId, Service};
+use dialplan::Step;
 use rtp::sdp::Direction;
 use sip::message::Message;
 
 pub(super) const HEIR: ProcessId = ProcessId(0xaaab);
 pub(super) const THIRD: ProcessId = ProcessId(0xaaac);
 pub(super) const SDP: &str = "application/sdp";
+
+/// 8005 is answered by the plan, and 8006 rings behind that: the caller, the callee and its INVITE.
+#[track_caller]
+pub(super) fn rings_behind_an_answer() -> (Lab, Phone, Phone, Bytes) {
+    let plan = steps(&[("100", vec![Step::Answer {}, dial(&["PJSIP/8006"], None)])]);
+    let mut lab = Lab::plan(plan).fleet(&[HEIR]);
+    lab.register("8006");
+    let mut a = lab.call("8005", "100");
+    let silence = conference::request(&mut lab, "INVITE");
+    conference::answer(&mut lab, &silence, "s", Some(&sdp(6000, "0 8 101")));
+    conference::request(&mut lab, "ACK");
+    let ok = lab.response(200, "INVITE");
+    Lab::joined(&mut a, &ok);
+    lab.within(&mut a, "ACK", None);
+    let invite = lab.request_to("INVITE", "8006");
+    let b = lab.callee(&invite);
+    lab.answer(&b, &invite, 180, None);
+    (lab, a, b, invite)
+}
 
 pub(super) fn hold(port: u16) -> String {
     format!("{}a=sendonly\r\n", sdp(port, "0 101").replace("phone 1 1", "phone 1 2"))

@@ -6,7 +6,6 @@ use super::lab::*;
 use super::phones::*;
 use crate::io::{Ask, Input};
 use contract::Service;
-use dialplan::Step;
 use sip::Name;
 use std::time::Duration;
 
@@ -235,19 +234,7 @@ fn what_rings_goes_on_ringing_where_nobody_can_have_missed_the_router() {
 
 #[test]
 fn who_rings_for_a_call_that_others_took_rings_once() {
-    let plan = steps(&[("100", vec![Step::Answer {}, dial(&["PJSIP/8006"], None)])]);
-    let mut lab = Lab::plan(plan).fleet(&[HEIR]);
-    lab.register("8006");
-    let mut a = lab.call("8005", "100");
-    let silence = conference::request(&mut lab, "INVITE");
-    conference::answer(&mut lab, &silence, "s", Some(&sdp(6000, "0 8 101")));
-    conference::request(&mut lab, "ACK");
-    let ok = lab.response(200, "INVITE");
-    Lab::joined(&mut a, &ok);
-    lab.within(&mut a, "ACK", None);
-    let first = lab.request_to("INVITE", "8006");
-    let b = lab.callee(&first);
-    lab.answer(&b, &first, 180, None);
+    let (mut lab, mut a, b, first) = rings_behind_an_answer();
     lab.seconds(60);
     let peers = lab.peers.clone();
     lab.gone(HEIR);

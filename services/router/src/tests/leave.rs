@@ -6,7 +6,6 @@ use super::lab::*;
 use super::phones::*;
 use crate::io::{Ask, Input};
 use contract::peers::PeerState;
-use dialplan::Step;
 use rtp::sdp::Direction;
 use sip::Name;
 use sip::message::Message;
@@ -112,19 +111,7 @@ fn a_caller_that_was_not_answered_is_told_so() {
 
 #[test]
 fn who_rings_behind_a_caller_that_is_answered_rings_at_the_other_router() {
-    let plan = steps(&[("100", vec![Step::Answer {}, dial(&["PJSIP/8006"], None)])]);
-    let mut lab = Lab::plan(plan).fleet(&[HEIR]);
-    lab.register("8006");
-    let mut a = lab.call("8005", "100");
-    let silence = conference::request(&mut lab, "INVITE");
-    conference::answer(&mut lab, &silence, "s", Some(&sdp(6000, "0 8 101")));
-    conference::request(&mut lab, "ACK");
-    let ok = lab.response(200, "INVITE");
-    Lab::joined(&mut a, &ok);
-    lab.within(&mut a, "ACK", None);
-    let invite = lab.request_to("INVITE", "8006");
-    let b = lab.callee(&invite);
-    lab.answer(&b, &invite, 180, None);
+    let (mut lab, mut a, b, invite) = rings_behind_an_answer();
     lab.limit();
     let cancel = lab.request_to("CANCEL", "8006");
     assert!(!lab.core.is_idle(), "it rings");
