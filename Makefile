@@ -37,7 +37,8 @@ unit: ## Units, contracts (real Redis), torture messages, a bounded fuzz run
 	$(stage) "units and contracts" $(CARGO) test --release --locked --workspace
 
 e2e-serve: ## `kubepbx serve` with real phones: SIPp, baresip, kubepbx phone
-	$(stage) "real phones" $(CARGO) test --release --locked --workspace --test serve -- --test-threads=1
+	$(stage) "real phones" $(CARGO) test --release --locked --workspace --test serve -- --test-threads=3 --skip two_hundred_calls
+	$(stage) "real phones, 200 calls" $(CARGO) test --release --locked --workspace --test serve -- two_hundred_calls
 
 cluster-tools: ## Install the Debian packages that a cluster on this machine needs (root or sudo); nothing to do where they are
 	@.ci/cluster-tools

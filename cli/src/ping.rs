@@ -23,14 +23,24 @@ pub struct PingArgs {
     /// Milliseconds to wait for a final answer
     #[arg(long, default_value_t = 2000)]
     timeout: u64,
+    /// How often to try, one after the other, while nobody answers
+    #[arg(long, default_value_t = 1)]
+    tries: u32,
     /// Print nothing
     #[arg(short, long)]
     quiet: bool,
 }
 
-/// Probes once and says how it went.
+/// Probes and says how it went.
 pub async fn run(args: PingArgs) -> ExitCode {
-    match probe(&args).await {
+    let mut seen = probe(&args).await;
+    for _ in 1..args.tries {
+        if !matches!(seen, Ok(None)) {
+            break;
+        }
+        seen = probe(&args).await;
+    }
+    match seen {
         Ok(Some((status, took))) => {
             if !args.quiet {
                 println!("{status} in {:.1} ms", took.as_secs_f64() * 1000.0);
@@ -39,7 +49,8 @@ pub async fn run(args: PingArgs) -> ExitCode {
         }
         Ok(None) => {
             if !args.quiet {
-                eprintln!("kubepbx ping: no answer from {} within {} ms", args.uri, args.timeout);
+                let tries = if args.tries > 1 { format!(" at any of {} tries", args.tries) } else { String::new() };
+                eprintln!("kubepbx ping: no answer from {} within {} ms{tries}", args.uri, args.timeout);
             }
             ExitCode::from(3)
         }
@@ -144,7 +155,7 @@ mod tests {
     }
 
     async fn ping(uri: String, timeout: u64) -> ExitCode {
-        run(PingArgs { uri, timeout, quiet: true }).await
+        run(PingArgs { uri, timeout, tries: 1, quiet: true }).await
     }
 
     #[tokio::test]
@@ -161,6 +172,31 @@ mod tests {
         }
         for unusable in ["", "127.0.0.1", "tel:+1", "sip:[::1", "sip:no-such-name.invalid"] {
             assert_eq!(ping(unusable.into(), 5000).await, ExitCode::from(2), "{unusable:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_answered_is_tried_again_and_what_was_refused_is_not() {
+        for (silent, status, code) in [(1, 200, 0), (2, 200, 3), (0, 503, 1)] {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let uri = format!("sip:{}", socket.local_addr().unwrap());
+            let answering = tokio::spawn(async move {
+                let (mut seen, mut buffer) = (Vec::new(), vec![0; 2000]);
+                while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
+                    let request = Message::parse(&buffer[..len]).unwrap();
+                    let call = request.header(Name::CallId).unwrap().to_owned();
+                    if !seen.contains(&call) {
+                        seen.push(call);
+                    }
+                    if seen.len() > silent {
+                        let answer = build::response(&request, status, None, Some("t")).finish();
+                        socket.send_to(&answer, from).await.unwrap();
+                    }
+                }
+            });
+            let args = PingArgs { uri, timeout: 150, tries: 2, quiet: true };
+            assert_eq!(run(args).await, ExitCode::from(code), "{silent} tries without an answer, then {status}");
+            answering.abort();
         }
     }
 

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A baresip that runs. It is ended when this is dropped.
@@ -20,6 +20,7 @@ pub struct Baresip {
     control: TcpStream,
     input: Vec<u8>,
     events: Vec<Value>,
+    response: Option<Value>,
 }
 
 impl Baresip {
@@ -33,7 +34,7 @@ impl Baresip {
     pub fn at(local: IpAddr, server: SocketAddr, user: &str, hz: f64, regint: u32) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let path = |name: &str| dir.path().join(name);
-        write_tone(&path("tone.wav"), hz, 30)?;
+        write_tone(&path("tone.wav"), hz, 300)?;
         let (sip, control_port) = (free_port(), free_port());
         let account = format!(
             "<sip:{user}@{server}>;auth_user={user};auth_pass={user};regint={regint};audio_codecs=PCMU/8000/1;answermode=auto\n"
@@ -55,24 +56,41 @@ impl Baresip {
             TcpStream::connect(("127.0.0.1", control_port)).ok()
         })?;
         control.set_read_timeout(Some(Duration::from_millis(50)))?;
-        Ok(Self { process, dir, control, input: Vec::new(), events: Vec::new() })
+        Ok(Self { process, dir, control, input: Vec::new(), events: Vec::new(), response: None })
     }
 
-    /// Gives a command: `dial`, `hangup`, `hold`, `resume`, ...
-    pub fn command(&mut self, command: &str, params: &str) -> Result<()> {
+    /// Gives a command: `dial`, `hangup`, `hold`, `resume`, ...; what it says to that.
+    pub fn command(&mut self, command: &str, params: &str) -> Result<String> {
         let text = json!({"command": command, "params": params}).to_string();
-        Ok(write!(self.control, "{}:{text},", text.len())?)
+        self.response = None;
+        write!(self.control, "{}:{text},", text.len())?;
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.response.take() {
+                Some(said) if said["ok"] == true => return Ok(said["data"].as_str().unwrap_or_default().to_owned()),
+                Some(said) => bail!("baresip does not take {command} {params}: {said}"),
+                None if Instant::now() > end => bail!("baresip says nothing to {command} {params}"),
+                None => _ = self.read()?,
+            }
+        }
+    }
+
+    /// RTP packets that its call has received. It counts anew for each source.
+    pub fn packets(&mut self) -> Result<u64> {
+        let said = self.command("audio_debug", "")?;
+        let counts = said.split("rcvd=").skip(1).filter_map(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(counts.sum())
     }
 
     /// Waits for an event of this type (`REGISTER_OK`, `CALL_ESTABLISHED`, `CALL_CLOSED`, ...) that was not yet waited
     /// for, and returns it.
     pub fn event(&mut self, kind: &str, limit: Duration) -> Result<Value> {
-        let end = std::time::Instant::now() + limit;
+        let end = Instant::now() + limit;
         loop {
             if let Some(at) = self.events.iter().position(|e| e["type"] == kind) {
                 return Ok(self.events.drain(..=at).next_back().unwrap_or_default());
             }
-            if std::time::Instant::now() > end {
+            if Instant::now() > end {
                 let seen: Vec<_> = self.events.iter().map(|e| e["type"].to_string()).collect();
                 bail!("baresip had no {kind} in {limit:?}, but {seen:?}:\n{}", self.process.stdout());
             }
@@ -80,13 +98,21 @@ impl Baresip {
         }
     }
 
-    /// Reads what has come on the control connection: netstrings of JSON.
-    fn read(&mut self) -> Result<()> {
+    /// The events that came and were not waited for; they are forgotten.
+    pub fn other_events(&mut self) -> Result<Vec<Value>> {
+        while self.read()? {}
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    /// Reads what has come on the control connection: netstrings of JSON. False: nothing came for a moment.
+    fn read(&mut self) -> Result<bool> {
         let mut buffer = [0; 4096];
         match self.control.read(&mut buffer) {
             Ok(0) => bail!("baresip is gone:\n{}", self.process.stdout()),
             Ok(n) => self.input.extend_from_slice(&buffer[..n]),
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                return Ok(false);
+            }
             Err(e) => return Err(e.into()),
         }
         while let Some(colon) = self.input.iter().position(|b| *b == b':') {
@@ -98,16 +124,21 @@ impl Baresip {
             let value: Value = serde_json::from_slice(&self.input[colon + 1..end])?;
             if value["event"] == true {
                 self.events.push(value);
+            } else if value["response"] == true {
+                self.response = Some(value);
             }
             self.input.drain(..=end);
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// The file that holds what it heard.
+    /// The file that holds what it heard in its last call.
     pub fn recording(&self) -> Result<PathBuf> {
-        let files = std::fs::read_dir(self.dir.path())?;
-        let heard = files.filter_map(|f| f.ok().map(|f| f.path())).find(|f| f.to_string_lossy().ends_with("-dec.wav"));
-        heard.with_context(|| format!("baresip recorded nothing:\n{}", self.process.stdout()))
+        let files = std::fs::read_dir(self.dir.path())?.filter_map(|file| Some(file.ok()?.path()));
+        let heard = files.filter(|file| file.to_string_lossy().ends_with("-dec.wav"));
+        // One that is not there to be asked is none.
+        let last = heard.filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file))).max();
+        let (_, file) = last.with_context(|| format!("baresip recorded nothing:\n{}", self.process.stdout()))?;
+        Ok(file)
     }
 }

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,18 +49,20 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// A UDP and TCP port of loopback that was free a moment ago, even, with the three after it.
+/// Where ports of tests are: beside those of relays and those that the kernel gives to whoever asks for any.
+const PORTS: std::ops::Range<u16> = 13_000..20_000;
+
+/// A UDP and TCP port of loopback that is free, a multiple of four, with the three after it. Tests beside each other get
+/// different ones.
 pub fn free_port() -> u16 {
-    for _ in 0..1000 {
-        let Ok(probe) = UdpSocket::bind("127.0.0.1:0") else { continue };
-        let Ok(address) = probe.local_addr() else { continue };
-        drop(probe);
-        let port = address.port() & !3;
-        let free = |p: u16| {
-            let address = SocketAddr::from(([127, 0, 0, 1], p));
-            UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok()
-        };
-        if port > 1024 && port < 65_000 && (port..port + 4).all(free) {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let free = |p: u16| {
+        let address = SocketAddr::from(([127, 0, 0, 1], p));
+        UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok()
+    };
+    for _ in 0..PORTS.len() {
+        let port = PORTS.start + NEXT.fetch_add(4, Ordering::Relaxed) % PORTS.len() as u16;
+        if (port..port + 4).all(free) {
             return port;
         }
     }

@@ -46,6 +46,14 @@ pub fn share(recording: &Path, hz: f64, seconds: f64) -> Result<f64> {
     Ok(shares[shares.len() / 2])
 }
 
+/// The same of its last second alone.
+pub fn last_share(recording: &Path, hz: f64) -> Result<f64> {
+    let (samples, rate) = read(recording)?;
+    let name = recording.display();
+    let from = samples.len().checked_sub(rate).with_context(|| format!("{name}: less than a second"))?;
+    Ok(share_of(&samples[from..], hz, rate))
+}
+
 fn share_of(window: &[f64], hz: f64, rate: usize) -> f64 {
     let mut bins: Vec<Complex<f64>> = window.iter().map(|s| Complex::new(*s, 0.0)).collect();
     FftPlanner::new().plan_fft_forward(bins.len()).process(&mut bins);

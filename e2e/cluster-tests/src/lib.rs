@@ -8,6 +8,7 @@ pub mod cluster;
 mod evidence;
 pub mod load;
 pub mod objects;
+pub mod oracle;
 pub mod probe;
 pub mod space;
 
@@ -15,5 +16,6 @@ pub use cluster::Cluster;
 pub use evidence::scratch;
 pub use load::{Calls, Figures};
 pub use objects::Object;
+pub use oracle::Oracle;
 pub use probe::{Probe, Seen};
 pub use space::{Space, Values};

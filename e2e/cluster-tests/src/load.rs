@@ -15,8 +15,10 @@ pub struct Calls {
     /// `None`: that of other calls.
     callee: Option<Phone>,
     count: usize,
-    seconds: u32,
 }
+
+/// How long phones talk if nobody ends them, seconds.
+const LONG: &str = "1200";
 
 /// What phones say of their calls.
 #[derive(Debug, Clone, Copy)]
@@ -36,52 +38,47 @@ impl fmt::Display for Figures {
 }
 
 impl Calls {
-    /// Begins `count` calls of `seconds` each through two nodes, and waits until routers have them all.
-    pub fn begin(space: &Space, count: usize, seconds: u32) -> Result<Self> {
-        Self::begin_at(space, [space.server(0), space.server(1)], count, seconds)
+    /// Begins `count` calls through two nodes, and waits until they are up. They go on until [`Calls::end`].
+    pub fn begin(space: &Space, count: usize) -> Result<Self> {
+        Self::begin_at(space, [space.server(0), space.server(1)], count)
     }
 
     /// The same where the callee registers at the first server and the caller calls through the second.
-    pub fn begin_at(space: &Space, servers: [SocketAddr; 2], count: usize, seconds: u32) -> Result<Self> {
+    pub fn begin_at(space: &Space, servers: [SocketAddr; 2], count: usize) -> Result<Self> {
         // The callee takes whatever else comes too, until it is told to end.
-        let options = ["--calls", "100000", "--play", "tone:880"];
+        let options = ["--calls", "100000", "--play", "tone:880", "--patience", LONG];
         let callee = space.cluster.outside(|| Phone::answering(servers[0], "8006", &options))?;
-        Self::with(space, Some(callee), servers[1], count, seconds)
+        Self::with(space, Some(callee), servers[1], count)
     }
 
     /// More calls to the callee of others, which tells of all when those end.
-    pub fn more(space: &Space, count: usize, seconds: u32) -> Result<Self> {
-        Self::with(space, None, space.server(1), count, seconds)
+    pub fn more(space: &Space, count: usize) -> Result<Self> {
+        Self::with(space, None, space.server(1), count)
     }
 
-    fn with(space: &Space, callee: Option<Phone>, server: SocketAddr, count: usize, seconds: u32) -> Result<Self> {
-        let up = || space.sum("router", "kubepbx_router_calls");
-        let before = up()?;
-        let (calls, talk) = (count.to_string(), seconds.to_string());
-        let options = ["--to", "8006", "--calls", &calls, "--seconds", &talk, "--play", "tone:440"];
+    fn with(space: &Space, callee: Option<Phone>, server: SocketAddr, count: usize) -> Result<Self> {
+        let answered = || space.sum("router", "kubepbx_router_events_total{reason=\"answered\"}");
+        let before = answered()?;
+        let calls = count.to_string();
+        let options = ["--to", "8006", "--calls", &calls, "--seconds", LONG, "--patience", LONG, "--play", "tone:440"];
         let caller = space.cluster.outside(|| Phone::start("call", server, "8005", &options))?;
-        let calls = Self { caller, callee, count, seconds };
         let mut last = 0;
-        eventually("all calls are up", Duration::from_secs(20), || {
-            last = up().unwrap_or_default();
-            (last >= before + count as u64).then_some(())
-        })
-        .with_context(|| format!("routers have {last} of {}", before + count as u64))?;
-        Ok(calls)
+        let up = eventually("all calls are answered", Duration::from_secs(20), || {
+            last = answered().ok()?.saturating_sub(before);
+            (last >= count as u64).then_some(())
+        });
+        up.with_context(|| format!("{last} of {count} are answered"))?;
+        Ok(Self { caller, callee, count })
     }
 
-    /// Waits until they are over; what became of them.
+    /// The caller hangs up all of them; what became of them.
     pub fn end(mut self) -> Result<Figures> {
-        let limit = Duration::from_secs(u64::from(self.seconds) + 30);
-        let (_, said) = self.caller.report(limit)?;
-        let callers = calls(&said)?;
-        let callees = match &mut self.callee {
-            Some(callee) => {
-                callee.process().signal("TERM").ok();
-                calls(&callee.report(Duration::from_secs(20))?.1)?
-            }
-            None => Vec::new(),
+        let mut told = |phone: &mut Phone| {
+            phone.process().signal("TERM").ok();
+            calls(&phone.report(Duration::from_secs(20))?.1)
         };
+        let callers = told(&mut self.caller)?;
+        let callees = self.callee.as_mut().map(told).transpose()?.unwrap_or_default();
         let kept = callers.iter().filter(|call| went_on(call, 880.0) && call["ended_by_remote"] == false).count();
         let answered = callees.iter().filter(|call| went_on(call, 440.0)).count();
         let gaps = callers.iter().chain(&callees).filter_map(|call| call["longest_gap_ms"].as_f64());

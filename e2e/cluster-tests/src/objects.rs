@@ -26,6 +26,11 @@ impl Object {
         self.0["metadata"]["uid"].as_str().unwrap_or_default()
     }
 
+    /// The node that a pod is on.
+    pub fn node(&self) -> Option<&str> {
+        self.0["spec"]["nodeName"].as_str()
+    }
+
     /// The condition of this type, if it speaks of the object as it is now.
     pub fn condition(&self, kind: &str) -> Option<&Value> {
         let condition = self.0["status"]["conditions"].as_array()?.iter().find(|c| c["type"] == kind)?;
@@ -48,7 +53,7 @@ impl Object {
         said.collect::<Vec<_>>().join("; ")
     }
 
-    /// A Deployment or DaemonSet with all its pods ready and none of an older template.
+    /// A Deployment, DaemonSet or StatefulSet with all its pods ready and none of an older template.
     pub fn is_settled(&self) -> bool {
         let (spec, status) = (&self.0["spec"], &self.0["status"]);
         let number = |value: &Value| value.as_i64().unwrap_or_default();

@@ -300,7 +300,7 @@ impl Space {
     /// Sends a signal to the first container of a pod, past the kubelet.
     pub fn signal(&self, pod: &Object, signal: &str) -> Result<()> {
         let (Some(node), Some(container)) =
-            (pod.0["spec"]["nodeName"].as_str(), pod.0["status"]["containerStatuses"][0]["containerID"].as_str())
+            (pod.node(), pod.0["status"]["containerStatuses"][0]["containerID"].as_str())
         else {
             bail!("{pod:?} does not run")
         };
@@ -322,18 +322,33 @@ impl Space {
         Ok(metric_sum(&self.raw(&path)?, metric))
     }
 
+    /// Waits until routers have so many calls, not counting those on a node that cannot be reached.
+    pub fn has_calls(&self, count: u64, unreachable: Option<&str>, limit: Duration) -> Result<()> {
+        let calls = || -> Result<u64> {
+            let pods = self.pods("router")?;
+            let asked = pods.iter().filter(|pod| pod.is_ready_pod() && pod.node() != unreachable);
+            asked.map(|pod| self.metric(pod, "kubepbx_router_calls")).sum()
+        };
+        let mut last = 0;
+        let found = eventually("routers have all calls", limit, || {
+            last = calls().ok()?;
+            (last >= count).then_some(())
+        });
+        found.with_context(|| format!("routers have {last} of {count}"))
+    }
+
     /// What the API server answers to a GET of this path.
     pub fn raw(&self, path: &str) -> Result<String> {
         let (client, request) = (self.cluster.client.clone(), http::Request::get(path).body(Vec::new())?);
         self.cluster.run(async move { Ok(client.request_text(request).await?) })
     }
 
-    /// Waits until every Deployment and DaemonSet of the installation has all its pods, of its newest template.
+    /// Waits until every Deployment, DaemonSet and StatefulSet of the installation has all its pods, of its newest template.
     pub fn settled(&self, limit: Duration) -> Result<()> {
         let mut last = String::new();
         let done = eventually("all pods are there", limit, || {
             let mut all = Vec::new();
-            for kind in ["Deployment", "DaemonSet"] {
+            for kind in ["Deployment", "DaemonSet", "StatefulSet"] {
                 all.extend(self.list(kind, "app.kubernetes.io/name=kubepbx").ok()?);
             }
             let waiting: Vec<&str> = all.iter().filter(|o| !o.is_settled()).map(Object::name).collect();

@@ -140,7 +140,7 @@ impl std::fmt::Display for Spread {
 /// What the operator's container takes, as its kubelet says.
 fn memory(space: &Space) -> Result<()> {
     for pod in space.pods("operator")? {
-        let node = pod.0["spec"]["nodeName"].as_str().context("a node")?;
+        let node = pod.node().context("a node")?;
         let summary: Value = serde_json::from_str(&space.raw(&format!("/api/v1/nodes/{node}/proxy/stats/summary"))?)?;
         let pods = summary["pods"].as_array().into_iter().flatten();
         let ours =

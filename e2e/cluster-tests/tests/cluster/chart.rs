@@ -124,6 +124,26 @@ fn another_release(folder: &Path) -> Result<PathBuf> {
     Ok(copy)
 }
 
+const TIERS: [&str; 5] = ["registrar", "conference", "media", "router", "balancer"];
+
+/// Waits until all pods of the services have this label `release`, and are ready.
+fn of_release(space: &Space, release: Option<&str>) -> Result<()> {
+    let mut last = String::new();
+    let all = eventually("every tier is of the release", Duration::from_secs(240), || {
+        for tier in TIERS {
+            let pods = space.pods(tier).ok()?;
+            let old = pods.iter().find(|pod| pod.0["metadata"]["labels"]["release"].as_str() != release);
+            last = old.map_or_else(|| format!("no {tier}"), |pod| pod.name().to_owned());
+            if old.is_some() || pods.is_empty() {
+                return None;
+            }
+        }
+        Some(())
+    });
+    all.with_context(|| last)?;
+    space.settled(Duration::from_secs(60))
+}
+
 /// From install to uninstall and another release's install, with calls up over upgrade and rollback; what is left
 /// meanwhile is what the notes say.
 #[test]
@@ -134,15 +154,16 @@ fn install_upgrade_rollback_uninstall() -> Result<()> {
         let names = names.each_ref().map(String::as_str);
         space.cluster.kubectl(&[&["delete", "crd", "--ignore-not-found"][..], &names].concat())?;
         first_call_example(space)?;
-        let calls = Calls::begin(space, 10, 30)?;
-        space.helm("upgrade", &["operator: {log: debug}\npbx: {spec: {services: {router: {replicas: 3}}}}".into()])?;
-        space.settled(Duration::from_secs(90))?;
-        ensure!(space.pods("router")?.len() == 3, "the upgrade had no effect");
+        let calls = Calls::begin(space, 10)?;
+        // Every pod is another one then, tier by tier.
+        let second = TIERS.map(|tier| format!("{tier}: {{labels: {{release: second}}}}")).join(", ");
+        space.helm("upgrade", &[format!("operator: {{log: debug}}\npbx: {{spec: {{services: {{{second}}}}}}}")])?;
+        of_release(space, Some("second"))?;
         let managers = managers(space)?;
         let only_helm = managers.iter().all(|(_, managers)| *managers == ["helm"]);
         ensure!(managers.len() == names.len() && only_helm, "who applied the definitions: {managers:?}");
         space.cluster.helm(&["rollback", "pbx", "1", "-n", &space.namespace, "--wait", "--timeout", "120s"])?;
-        space.settled(Duration::from_secs(120))?;
+        of_release(space, None)?;
         let figures = calls.end()?;
         eprintln!("upgrade and rollback: {figures}");
         figures.all_kept(3000.0)?;

@@ -18,7 +18,7 @@ fn run(space: &Space, args: &[&str]) -> Result<Output> {
 }
 
 /// What a command prints that ends well.
-fn said(space: &Space, args: &[&str]) -> Result<String> {
+pub(crate) fn said(space: &Space, args: &[&str]) -> Result<String> {
     let Output { status, stdout, stderr } = run(space, args)?;
     ensure!(status.success(), "kubepbx {args:?}: {}", String::from_utf8_lossy(&stderr));
     Ok(String::from_utf8(stdout)?)

@@ -43,7 +43,7 @@ fn two_pbxes_of_one_operator_do_not_see_each_other() -> Result<()> {
 fn a_second_operator_leaves_a_claimed_namespace_alone() -> Result<()> {
     Space::alone("claimed", |space| {
         first_call_example(space)?;
-        let calls = Calls::begin(space, 20, 20)?;
+        let calls = Calls::begin(space, 20)?;
         let holder = |lease: &Object| lease.0["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
         let claim = holder(&space.get("Lease", "kubepbx")?.context("no claim")?);
         Space::beside("second", |second| {

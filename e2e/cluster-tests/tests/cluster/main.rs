@@ -1,5 +1,7 @@
-//! An installation of the chart on a real Kubernetes, called by real phones from outside of it. Tests run one at a time, in
-//! the order of their names, each with a namespace and an installation of its own.
+//! An installation of the chart on a real Kubernetes, called by real phones from outside of it: a namespace and an
+//! installation a test. Two tests run at a time, but for those that want the cluster for themselves ([`Space::alone`]).
+//!
+//! [`Space::alone`]: cluster_tests::Space::alone
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod calls;

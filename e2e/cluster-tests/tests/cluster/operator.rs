@@ -1,6 +1,7 @@
 //! The operator: repairs what others change, rests when there is nothing to do, and may be gone for a while.
 
 use crate::calls::{first_call_example, talk};
+use crate::command::said;
 use crate::survival::UNNOTICED;
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{Calls, Object, Space};
@@ -144,7 +145,18 @@ fn an_absent_operator_is_caught_up_with() -> Result<()> {
     })
 }
 
-/// The leader is killed: another leads, and what was valid stays live.
+/// Epoch and number of the configuration that each pod has.
+fn versions(space: &Space) -> Result<BTreeMap<String, (u64, u64)>> {
+    let table = said(space, &["status"])?;
+    let version = |line: &str| {
+        let cells: Vec<&str> = line.split_whitespace().collect();
+        let (epoch, n) = cells.get(4)?.split_once('.')?;
+        Some((cells[1].to_owned(), (epoch.parse().ok()?, n.parse().ok()?)))
+    };
+    Ok(table.lines().filter_map(version).collect())
+}
+
+/// The leader is killed: another leads, what was valid stays live, and no process goes back to a version before its own.
 #[test]
 fn another_leads_when_the_leader_is_killed() -> Result<()> {
     Space::test("leader", |space| {
@@ -156,12 +168,26 @@ fn another_leads_when_the_leader_is_killed() -> Result<()> {
         let leader = holder(&lease);
         let pods = space.pods("operator")?;
         let pod = pods.iter().find(|pod| leader.contains(pod.name())).with_context(|| format!("no pod is {leader}"))?;
+        let mut before = versions(space)?;
+        let last = before.values().map(|(epoch, _)| *epoch).max();
+        ensure!(before.len() > 5, "few processes say their version: {before:?}");
+        let mut none_went_back = || -> Result<()> {
+            for (pod, now) in versions(space)? {
+                let was = before.insert(pod.clone(), now).unwrap_or_default();
+                ensure!(now >= was, "{pod} went from {was:?} back to {now:?}");
+            }
+            Ok(())
+        };
         space.delete("Pod", pod.name(), Some(0))?;
+        none_went_back()?;
         space.until("Lease", "kubepbx-operator", "another leads", Duration::from_secs(40), |lease| {
             !holder(lease).is_empty() && holder(lease) != leader
         })?;
+        none_went_back()?;
         space.patch("PbxEndpoint", "8005", json!({"spec": {"codecs": ["alaw", "ulaw"]}}))?;
         space.wait("PbxEndpoint", "8005", "Ready", Duration::from_secs(40))?;
+        none_went_back()?;
+        ensure!(before.values().all(|(epoch, _)| Some(*epoch) > last), "not all follow the new leader: {before:?}");
         talk(space, "1")
     })
 }
@@ -171,7 +197,7 @@ fn another_leads_when_the_leader_is_killed() -> Result<()> {
 fn an_api_server_that_restarts_is_followed_again() -> Result<()> {
     Space::alone("api-restart", |space| {
         first_call_example(space)?;
-        let calls = Calls::begin(space, 20, 20)?;
+        let calls = Calls::begin(space, 20)?;
         space.cluster.verb("restart-api", &[])?;
         space.patch("PbxEndpoint", "8005", json!({"spec": {"codecs": ["alaw", "ulaw"]}}))?;
         space.wait("PbxEndpoint", "8005", "Ready", Duration::from_secs(40))?;

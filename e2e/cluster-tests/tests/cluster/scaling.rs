@@ -35,11 +35,11 @@ fn relays_follow_the_calls_out_and_in() -> Result<()> {
         space.install(&[scaling])?;
         first_call_phones(space)?;
         until(space, 1, Duration::from_secs(60))?;
-        let few = Calls::begin(space, TARGET, 70)?;
-        let many = Calls::more(space, 3 * TARGET - 5, 25)?;
+        let few = Calls::begin(space, TARGET)?;
+        let many = Calls::more(space, 3 * TARGET - 5)?;
         until(space, 4, Duration::from_secs(20))?;
         for (node, _) in &space.cluster.nodes {
-            let here = relays(space)?.iter().filter(|pod| pod.0["spec"]["nodeName"] == node.as_str()).count();
+            let here = relays(space)?.iter().filter(|pod| pod.node() == Some(node.as_str())).count();
             ensure!(here == 2 || space.cluster.nodes.len() != 2, "{here} relays on {node}");
         }
         let events = space.list("Event", "")?;

@@ -1,7 +1,7 @@
 //! A virtual address: balancers on two nodes, of which one holds it.
 
 use crate::calls::first_call_phones;
-use crate::survival::UNNOTICED;
+use crate::survival::{UNNOTICED, killed};
 use anyhow::{Context, Result, bail, ensure};
 use cluster_tests::{Calls, Object, Probe, Space};
 use e2e::eventually;
@@ -44,15 +44,15 @@ fn is_master(space: &Space, pod: &Object) -> bool {
     last.is_some_and(|state| state.starts_with("MASTER"))
 }
 
-fn node(pod: &Object) -> &str {
-    pod.0["spec"]["nodeName"].as_str().unwrap_or_default()
-}
-
-/// Whether the address goes to another node, or may stay where it is.
-#[derive(PartialEq, Eq)]
+/// What becomes of the address.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {
-    Moves,
+    /// It stays, or goes to another node.
     MayStay,
+    /// It goes to another node.
+    Moves,
+    /// It does, and from its node nothing else is heard either.
+    MovesAlone,
 }
 
 /// Something befalls the holder while 50 calls are up that came by the address.
@@ -66,12 +66,16 @@ fn befalls(
     end: impl FnOnce(&Object) -> Result<()>,
 ) -> Result<()> {
     let held = holder(space)?;
-    let calls = Calls::begin_at(space, [server, server], 50, 15)?;
+    let calls = Calls::begin_at(space, [server, server], 50)?;
     let probe = Probe::begin(space.cluster, server)?;
     begin(&held)?;
-    let moved = if then == Then::Moves { another_holds(space, &held) } else { Ok(()) };
+    let moved = if then == Then::MayStay { Ok(()) } else { another_holds(space, &held) };
+    // Whoever has its calls has them all before they are ended.
+    let silent = held.node().filter(|_| then == Then::MovesAlone);
+    let up = space.has_calls(50, silent, Duration::from_secs(20));
     let (figures, seen) = (calls.end(), probe.end());
     end(&held)?;
+    up?;
     let (figures, seen) = (figures?, seen?);
     eprintln!("virtual address, {what}: away for {:.1} s; {figures}", seen.gap.as_secs_f64());
     moved?;
@@ -98,11 +102,11 @@ fn another_node_has_the_address_within_three_seconds() -> Result<()> {
         let server = SocketAddr::new(address, space.port);
         let signal = |signal: &'static str| move |pod: &Object| space.signal(pod, signal);
         // Another container is in its place at once.
-        befalls(space, server, "balancer killed", Then::MayStay, UNNOTICED, signal("KILL"), |_| Ok(()))?;
+        befalls(space, server, "balancer killed", Then::MayStay, UNNOTICED, |pod| killed(space, pod), |_| Ok(()))?;
         befalls(space, server, "balancer frozen", Then::Moves, UNNOTICED, signal("STOP"), signal("CONT"))?;
         // The store is not to go with the node: that is another failure.
         let store = space.pods("redis")?;
-        if store.iter().any(|pod| holder(space).is_ok_and(|held| node(&held) == node(pod))) {
+        if store.iter().any(|pod| holder(space).is_ok_and(|held| held.node() == pod.node())) {
             let held = holder(space)?;
             space.signal(&held, "STOP")?;
             let moved = another_holds(space, &held);
@@ -113,10 +117,12 @@ fn another_node_has_the_address_within_three_seconds() -> Result<()> {
         // With the node go a relay and a router.
         let held = holder(space)?;
         for service in ["media", "router"] {
-            let there = space.pods(service)?.iter().any(|pod| node(pod) == node(&held));
-            ensure!(there, "no {service} runs on {}", node(&held));
+            let there = space.pods(service)?.iter().any(|pod| pod.node() == held.node());
+            ensure!(there, "no {service} runs on {:?}", held.node());
         }
-        let verb = |verb: &'static str| move |pod: &Object| space.cluster.verb(verb, &[node(pod)]).map(drop);
-        befalls(space, server, "node cut off", Then::Moves, CUT, verb("cut"), verb("join"))
+        let verb = |verb: &'static str| {
+            move |pod: &Object| space.cluster.verb(verb, &[pod.node().context("a node")?]).map(drop)
+        };
+        befalls(space, server, "node cut off", Then::MovesAlone, CUT, verb("cut"), verb("join"))
     })
 }

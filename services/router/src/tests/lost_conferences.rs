@@ -1,9 +1,9 @@
 //! Conference processes that go, or take nothing: the caller stays, and the step goes on at another one.
 
-use super::conference::{answer, answer_from, play, request, request_at};
 use super::fleet::*;
 use super::lab::*;
 use super::phones::*;
+use super::steps::{answer, answer_from, play, request, request_at};
 use crate::io::Input;
 use bytes::Bytes;
 use contract::peers::Peer;
