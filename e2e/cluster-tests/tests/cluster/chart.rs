@@ -1,6 +1,6 @@
 //! The chart itself: what it renders, and its life from install to uninstall.
 
-use crate::calls::{first_call_example, talk};
+use crate::calls::{first_call_example, first_call_phones, talk};
 use anyhow::{Context, Result, bail, ensure};
 use cluster_tests::{Calls, Cluster, Space};
 use e2e::eventually;
@@ -124,6 +124,54 @@ fn another_release(folder: &Path) -> Result<PathBuf> {
     Ok(copy)
 }
 
+/// What an uninstall may leave: what the namespace has by itself, the example's Secret, and what the notes name.
+const LEFT: [&str; 7] = [
+    "ServiceAccount/default",
+    "ConfigMap/kube-root-ca.crt",
+    "Secret/phones",
+    "Secret/kubepbx-keys",
+    "Secret/kubepbx-operator-tls",
+    "Lease/kubepbx",
+    "Lease/kubepbx-operator",
+];
+
+/// Waits until nothing else is left.
+fn nothing_is_left(space: &Space) -> Result<()> {
+    let left = || -> Result<Vec<String>> {
+        let mut left = Vec::new();
+        for kind in [
+            "Pbx",
+            "Pod",
+            "Deployment",
+            "DaemonSet",
+            "StatefulSet",
+            "Service",
+            "ServiceAccount",
+            "Secret",
+            "ConfigMap",
+            "Role",
+            "RoleBinding",
+            "NetworkPolicy",
+            "PodDisruptionBudget",
+            "Job",
+            "Lease",
+        ] {
+            left.extend(space.list(kind, "")?.iter().map(|object| format!("{kind}/{}", object.name())));
+        }
+        let cluster = space.cluster.kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name"])?;
+        let ours = cluster.lines().filter(|name| name.ends_with(&format!("-{}", space.namespace)));
+        left.extend(ours.map(str::to_owned));
+        left.retain(|name| !LEFT.contains(&name.as_str()));
+        Ok(left)
+    };
+    let mut last = Vec::new();
+    let gone = eventually("nothing is left", Duration::from_secs(60), || {
+        last = left().ok()?;
+        last.is_empty().then_some(())
+    });
+    gone.with_context(|| format!("left: {last:?}"))
+}
+
 /// From install to uninstall and another release's install, with calls up over upgrade and rollback; what is left
 /// meanwhile is what the notes say.
 #[test]
@@ -148,45 +196,7 @@ fn install_upgrade_rollback_uninstall() -> Result<()> {
         figures.all_kept(3000.0)?;
         talk(space, "1")?;
         space.cluster.helm(&["uninstall", "pbx", "-n", &space.namespace, "--wait", "--timeout", "120s"])?;
-        let left = || -> Result<Vec<String>> {
-            let mut left = Vec::new();
-            for kind in [
-                "Pod",
-                "Deployment",
-                "DaemonSet",
-                "StatefulSet",
-                "Service",
-                "ServiceAccount",
-                "Secret",
-                "ConfigMap",
-                "Role",
-                "RoleBinding",
-                "NetworkPolicy",
-                "PodDisruptionBudget",
-                "Job",
-                "Lease",
-            ] {
-                left.extend(space.list(kind, "")?.iter().map(|object| format!("{kind}/{}", object.name())));
-            }
-            // What the namespace has by itself, the example's Secret, and what the notes name.
-            let known = [
-                "ServiceAccount/default",
-                "ConfigMap/kube-root-ca.crt",
-                "Secret/phones",
-                "Secret/kubepbx-keys",
-                "Secret/kubepbx-operator-tls",
-                "Lease/kubepbx",
-                "Lease/kubepbx-operator",
-            ];
-            left.retain(|name| !known.contains(&name.as_str()));
-            Ok(left)
-        };
-        let mut last = Vec::new();
-        let gone = eventually("nothing is left", Duration::from_secs(60), || {
-            last = left().ok()?;
-            last.is_empty().then_some(())
-        });
-        gone.with_context(|| format!("left: {last:?}"))?;
+        nothing_is_left(space)?;
         let scratch = cluster_tests::scratch()?;
         space.helm_of(&another_release(scratch.path())?, "install", &[])?;
         space.wait("Pbx", "pbx", "Ready", Duration::from_secs(120))?;
@@ -197,5 +207,55 @@ fn install_upgrade_rollback_uninstall() -> Result<()> {
         ensure!(definition.contains("In another release, "), "the definitions are not those of the release");
         talk(space, "2")?;
         space.cluster.apply_definitions(&e2e::process::root().join(CHART).join("crds").display().to_string())
+    })
+}
+
+/// What is there of the objects in a file, but for what others write to them as they live.
+fn as_applied(space: &Space, file: &str) -> Result<Vec<Value>> {
+    let text =
+        space.cluster.kubectl(&["get", "-n", &space.namespace, "-f", file, "-o", "json", "--show-managed-fields"])?;
+    let mut objects = serde_json::from_str::<Value>(&text)?["items"].take();
+    let objects = objects.as_array_mut().context("no list")?;
+    for object in objects.iter_mut() {
+        let (object, mut changes) = (object.as_object_mut().context("no object")?, Vec::new());
+        if object.remove("status").is_some() {
+            changes = vec!["resourceVersion", "managedFields"];
+        }
+        let metadata = object.get_mut("metadata").and_then(Value::as_object_mut).context("no metadata")?;
+        changes.into_iter().for_each(|field| _ = metadata.remove(field));
+    }
+    Ok(std::mem::take(objects))
+}
+
+/// The way without Helm in the cluster, as the chart's README tells it: definitions first, then what is rendered; a call;
+/// the same once more changes nothing; and away again.
+#[test]
+fn applied_without_helm() -> Result<()> {
+    Space::test("without-helm", |space| {
+        let crds = e2e::process::root().join(CHART).join("crds").display().to_string();
+        space.cluster.apply_definitions(&crds)?;
+        space.cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &crds])?;
+        let values = ["redis: {password: of-this-test}".to_owned()];
+        let rendered = space.rendered(&values)?;
+        ensure!(rendered == space.rendered(&values)?, "what is rendered twice differs");
+        let scratch = cluster_tests::scratch()?;
+        let file = scratch.path().join("pbx.yaml");
+        std::fs::write(&file, &rendered)?;
+        let file = file.display().to_string();
+        let namespace = space.namespace.clone();
+        let apply = || space.cluster.kubectl(&["apply", "--server-side", "-n", &namespace, "-f", &file]);
+        apply()?;
+        let ready = ["wait", "--for=condition=Ready", "--timeout=120s", "-n", &namespace, "pbx/pbx"];
+        space.cluster.kubectl(&ready)?;
+        first_call_phones(space)?;
+        talk(space, "1")?;
+        space.settled(Duration::from_secs(60))?;
+        let before = as_applied(space, &file)?;
+        ensure!(before.len() > 10, "{} objects are rendered", before.len());
+        apply()?;
+        ensure!(as_applied(space, &file)? == before, "the same once more has changed something");
+        talk(space, "1")?;
+        space.cluster.kubectl(&["delete", "-n", &namespace, "-f", &file, "--timeout=120s"])?;
+        nothing_is_left(space)
     })
 }
