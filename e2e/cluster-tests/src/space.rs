@@ -153,6 +153,10 @@ impl Space {
         }
         if self.cluster.helm(&["list", "-n", &self.namespace, "-q"])?.lines().any(|release| release == "pbx") {
             self.cluster.helm(&["uninstall", "pbx", "-n", &self.namespace])?;
+        } else {
+            // What was applied without Helm goes with the namespace, but for this.
+            let name = format!("kubepbx-operator-{}", self.namespace);
+            self.cluster.kubectl(&["delete", "clusterrole,clusterrolebinding", &name, "--ignore-not-found"])?;
         }
         delete_namespace(self.cluster, &self.namespace)
     }
@@ -171,14 +175,25 @@ impl Space {
 
     /// The same of this chart.
     pub fn helm_of(&self, chart: &Path, verb: &str, values: &[Values]) -> Result<String> {
+        let chart = chart.display().to_string();
+        self.helm_with(&[verb, "pbx", &chart, "--wait", "--timeout", "120s"], values)
+    }
+
+    /// What is applied by those who have no Helm in their cluster.
+    pub fn rendered(&self, values: &[Values]) -> Result<String> {
+        let chart = e2e::process::root().join("charts/kubepbx").display().to_string();
+        self.helm_with(&["template", "pbx", &chart, "--no-hooks"], values)
+    }
+
+    /// Runs helm in the namespace: a `Pbx` at this test's own port, one operator, and more values.
+    fn helm_with(&self, args: &[&str], values: &[Values]) -> Result<String> {
         let dir = evidence::scratch()?;
         let own = format!(
             "operator: {{replicas: 1}}\npbx:\n  spec:\n    listeners:\n    - {{transport: UDP, port: {0}}}\n    - {{transport: TCP, port: {0}}}\n",
             self.port
         );
-        let mut args: Vec<String> = [verb, "pbx"].map(str::to_owned).into();
-        args.push(chart.display().to_string());
-        args.extend(["--namespace", &self.namespace, "--wait", "--timeout", "120s"].map(str::to_owned));
+        let mut args: Vec<String> =
+            args.iter().copied().chain(["--namespace", &self.namespace]).map(str::to_owned).collect();
         for (n, text) in [own].iter().chain(values).enumerate() {
             let file = dir.path().join(format!("{n}.yaml"));
             std::fs::write(&file, text)?;

@@ -1,11 +1,12 @@
 //! The chart itself: what it renders, and its life from install to uninstall.
 
-use crate::calls::{first_call_example, talk};
+use crate::calls::{first_call_example, first_call_phones, talk};
 use anyhow::{Context, Result, bail, ensure};
 use cluster_tests::{Calls, Cluster, Space};
 use e2e::eventually;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -19,7 +20,7 @@ fn chart() -> String {
 /// CRDs of the Prometheus operator, as far as it takes to have such objects judged.
 const MONITORING: &str = r#"{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
 "metadata": {"name": "PLURAL.monitoring.coreos.com"}, "spec": {"group": "monitoring.coreos.com", "scope": "Namespaced",
-"names": {"kind": "KIND", "plural": "PLURAL"}, "versions": [{"name": "v1", "served": true, "storage": true,
+"names": {"kind": "KIND", "plural": "PLURAL"}, "versions": [{"name": "VERSION", "served": true, "storage": true,
 "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}}"#;
 
 /// Every object of every values file is one that the API server would take.
@@ -36,8 +37,13 @@ fn every_rendered_object_passes_the_api_server() -> Result<()> {
             space.cluster.kubectl(&[&fixed, options].concat()).map(drop).with_context(|| name.to_owned())
         };
         space.cluster.apply_definitions(&dir.join("crds").display().to_string())?;
-        for (kind, plural) in [("PodMonitor", "podmonitors"), ("PrometheusRule", "prometheusrules")] {
-            let text = MONITORING.replace("KIND", kind).replace("PLURAL", plural);
+        let monitoring = [
+            ("PodMonitor", "podmonitors", "v1"),
+            ("PrometheusRule", "prometheusrules", "v1"),
+            ("ScrapeConfig", "scrapeconfigs", "v1alpha1"),
+        ];
+        for (kind, plural, version) in monitoring {
+            let text = MONITORING.replace("KIND", kind).replace("PLURAL", plural).replace("VERSION", version);
             apply(plural, &text, &[])?;
             let name = format!("crd/{plural}.monitoring.coreos.com");
             space.cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", &name])?;
@@ -53,7 +59,7 @@ fn every_rendered_object_passes_the_api_server() -> Result<()> {
             let rendered = space.cluster.helm(&fixed)?;
             apply("rendered.yaml", &rendered, &["--dry-run=server"]).with_context(|| values.clone())?;
         }
-        for plural in ["podmonitors", "prometheusrules"] {
+        for (_, plural, _) in monitoring {
             space.cluster.kubectl(&["delete", "crd", &format!("{plural}.monitoring.coreos.com")])?;
         }
         Ok(())
@@ -144,6 +150,54 @@ fn of_release(space: &Space, release: Option<&str>) -> Result<()> {
     space.settled(Duration::from_secs(60))
 }
 
+/// What an uninstall may leave: what the namespace has by itself, the example's Secret, and what the notes name.
+const LEFT: [&str; 7] = [
+    "ServiceAccount/default",
+    "ConfigMap/kube-root-ca.crt",
+    "Secret/phones",
+    "Secret/kubepbx-keys",
+    "Secret/kubepbx-operator-tls",
+    "Lease/kubepbx",
+    "Lease/kubepbx-operator",
+];
+
+/// Waits until nothing else is left.
+fn nothing_is_left(space: &Space) -> Result<()> {
+    let left = || -> Result<Vec<String>> {
+        let mut left = Vec::new();
+        for kind in [
+            "Pbx",
+            "Pod",
+            "Deployment",
+            "DaemonSet",
+            "StatefulSet",
+            "Service",
+            "ServiceAccount",
+            "Secret",
+            "ConfigMap",
+            "Role",
+            "RoleBinding",
+            "NetworkPolicy",
+            "PodDisruptionBudget",
+            "Job",
+            "Lease",
+        ] {
+            left.extend(space.list(kind, "")?.iter().map(|object| format!("{kind}/{}", object.name())));
+        }
+        let cluster = space.cluster.kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name"])?;
+        let ours = cluster.lines().filter(|name| name.ends_with(&format!("-{}", space.namespace)));
+        left.extend(ours.map(str::to_owned));
+        left.retain(|name| !LEFT.contains(&name.as_str()));
+        Ok(left)
+    };
+    let mut last = Vec::new();
+    let gone = eventually("nothing is left", Duration::from_secs(60), || {
+        last = left().ok()?;
+        last.is_empty().then_some(())
+    });
+    gone.with_context(|| format!("left: {last:?}"))
+}
+
 /// From install to uninstall and another release's install, with calls up over upgrade and rollback; what is left
 /// meanwhile is what the notes say.
 #[test]
@@ -169,45 +223,7 @@ fn install_upgrade_rollback_uninstall() -> Result<()> {
         figures.all_kept(3000.0)?;
         talk(space, "1")?;
         space.cluster.helm(&["uninstall", "pbx", "-n", &space.namespace, "--wait", "--timeout", "120s"])?;
-        let left = || -> Result<Vec<String>> {
-            let mut left = Vec::new();
-            for kind in [
-                "Pod",
-                "Deployment",
-                "DaemonSet",
-                "StatefulSet",
-                "Service",
-                "ServiceAccount",
-                "Secret",
-                "ConfigMap",
-                "Role",
-                "RoleBinding",
-                "NetworkPolicy",
-                "PodDisruptionBudget",
-                "Job",
-                "Lease",
-            ] {
-                left.extend(space.list(kind, "")?.iter().map(|object| format!("{kind}/{}", object.name())));
-            }
-            // What the namespace has by itself, the example's Secret, and what the notes name.
-            let known = [
-                "ServiceAccount/default",
-                "ConfigMap/kube-root-ca.crt",
-                "Secret/phones",
-                "Secret/kubepbx-keys",
-                "Secret/kubepbx-operator-tls",
-                "Lease/kubepbx",
-                "Lease/kubepbx-operator",
-            ];
-            left.retain(|name| !known.contains(&name.as_str()));
-            Ok(left)
-        };
-        let mut last = Vec::new();
-        let gone = eventually("nothing is left", Duration::from_secs(60), || {
-            last = left().ok()?;
-            last.is_empty().then_some(())
-        });
-        gone.with_context(|| format!("left: {last:?}"))?;
+        nothing_is_left(space)?;
         let scratch = cluster_tests::scratch()?;
         space.helm_of(&another_release(scratch.path())?, "install", &[])?;
         space.wait("Pbx", "pbx", "Ready", Duration::from_secs(120))?;
@@ -218,5 +234,92 @@ fn install_upgrade_rollback_uninstall() -> Result<()> {
         ensure!(definition.contains("In another release, "), "the definitions are not those of the release");
         talk(space, "2")?;
         space.cluster.apply_definitions(&e2e::process::root().join(CHART).join("crds").display().to_string())
+    })
+}
+
+/// What is there of the objects in a file, but for what others write to them as they live.
+fn as_applied(space: &Space, file: &str) -> Result<Vec<Value>> {
+    let text =
+        space.cluster.kubectl(&["get", "-n", &space.namespace, "-f", file, "-o", "json", "--show-managed-fields"])?;
+    let mut objects = serde_json::from_str::<Value>(&text)?["items"].take();
+    let objects = objects.as_array_mut().context("no list")?;
+    for object in objects.iter_mut() {
+        let (object, mut changes) = (object.as_object_mut().context("no object")?, Vec::new());
+        if object.remove("status").is_some() {
+            changes = vec!["resourceVersion", "managedFields"];
+        }
+        let metadata = object.get_mut("metadata").and_then(Value::as_object_mut).context("no metadata")?;
+        changes.into_iter().for_each(|field| _ = metadata.remove(field));
+    }
+    Ok(std::mem::take(objects))
+}
+
+/// The way without Helm in the cluster, as the chart's README tells it: definitions first, then what is rendered; a call;
+/// the same once more changes nothing; and away again.
+#[test]
+fn applied_without_helm() -> Result<()> {
+    Space::test("without-helm", |space| {
+        let crds = e2e::process::root().join(CHART).join("crds").display().to_string();
+        space.cluster.apply_definitions(&crds)?;
+        space.cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &crds])?;
+        let values = ["redis: {password: of-this-test}".to_owned()];
+        let rendered = space.rendered(&values)?;
+        ensure!(rendered == space.rendered(&values)?, "what is rendered twice differs");
+        let scratch = cluster_tests::scratch()?;
+        let file = scratch.path().join("pbx.yaml");
+        std::fs::write(&file, &rendered)?;
+        let file = file.display().to_string();
+        let namespace = space.namespace.clone();
+        let apply = || space.cluster.kubectl(&["apply", "--server-side", "-n", &namespace, "-f", &file]);
+        apply()?;
+        let ready = ["wait", "--for=condition=Ready", "--timeout=120s", "-n", &namespace, "pbx/pbx"];
+        space.cluster.kubectl(&ready)?;
+        first_call_phones(space)?;
+        talk(space, "1")?;
+        space.settled(Duration::from_secs(60))?;
+        let before = as_applied(space, &file)?;
+        ensure!(before.len() > 10, "{} objects are rendered", before.len());
+        apply()?;
+        ensure!(as_applied(space, &file)? == before, "the same once more has changed something");
+        talk(space, "1")?;
+        space.cluster.kubectl(&["delete", "-n", &namespace, "-f", &file, "--timeout=120s"])?;
+        nothing_is_left(space)
+    })
+}
+
+/// Where pods declare no ports, the operator says where their metrics are, and that is where they are.
+#[test]
+fn prometheus_is_told_of_pods_on_host_network() -> Result<()> {
+    Space::test("targets", |space| {
+        space.install(&[])?;
+        let namespace = format!("/api/v1/namespaces/{}", space.namespace);
+        let path = format!("{namespace}/services/kubepbx-operator:metrics/proxy/v1/targets");
+        let services =
+            [("balancer", true), ("media", true), ("registrar", false), ("router", false), ("conference", false)];
+        for (service, on_host) in services {
+            for pod in space.pods(service)? {
+                let mut last = String::new();
+                let told = eventually("it is told of", Duration::from_secs(15), || {
+                    last = space.raw(&path).unwrap_or_else(|error| format!("{error:#}"));
+                    let groups: Vec<Value> = serde_json::from_str(&last).ok()?;
+                    groups.into_iter().find(|group| group["labels"]["pod"] == pod.name())
+                });
+                let group = told.with_context(|| format!("{}: {last}", pod.name()))?;
+                let labels = json!({
+                    "namespace": space.namespace,
+                    "pod": pod.name(),
+                    "container": service,
+                    "app_kubernetes_io_component": service,
+                    "app_kubernetes_io_instance": "pbx",
+                    "__meta_kubepbx_host_network": on_host.to_string(),
+                });
+                ensure!(group["labels"] == labels, "{group}");
+                let at: SocketAddr = group["targets"][0].as_str().context("no target")?.parse()?;
+                ensure!(pod.0["status"]["podIP"] == at.ip().to_string(), "{group}");
+                let metrics = space.raw(&format!("{namespace}/pods/{}:{}/proxy/metrics", pod.name(), at.port()))?;
+                ensure!(metrics.contains("\nkubepbx_peers "), "{}: {metrics}", pod.name());
+            }
+        }
+        Ok(())
     })
 }

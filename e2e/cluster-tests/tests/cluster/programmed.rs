@@ -40,3 +40,47 @@ fn a_frozen_process_is_named_until_it_has_caught_up() -> Result<()> {
         talk(space, "1")
     })
 }
+
+/// Where no node will have any of a PBX's pods, nothing is live, and it says for want of whose; once there are some, it is.
+#[test]
+fn no_pod_at_all() -> Result<()> {
+    Space::test("no-pod", |space| {
+        // Helm would wait for the chart's Pbx, which is not to be ready yet.
+        space.helm("install", &["pbx: {create: false}".into()])?;
+        let listener = |transport: &str| json!({"transport": transport, "port": space.port});
+        let mut pbx = json!({
+            "apiVersion": "kubepbx.io/v1alpha1", "kind": "Pbx", "metadata": {"name": "pbx"},
+            "spec": {"realm": "kubepbx", "listeners": [listener("UDP"), listener("TCP")]},
+        });
+        for service in ["balancer", "registrar", "router", "media", "conference"] {
+            pbx["spec"]["services"][service]["nodeSelector"] = json!({"kubepbx.io/e2e": "nowhere"});
+        }
+        space.apply_object(&pbx)?;
+        space.apply_path("examples/first-call")?;
+        // A DaemonSet that fits no node is to have no pods: balancers are not waited for.
+        for (kind, name, without) in [
+            ("PbxEndpoint", "8005", "registrar, router"),
+            ("PbxEndpoint", "8006", "registrar, router"),
+            ("Dialplan", "from-external", "router"),
+            ("Pbx", "pbx", "registrar, router, media, conference"),
+        ] {
+            let message = format!("no pod is ready: {without}");
+            space.until(kind, name, &format!("Programmed=False/NoPods {message:?}"), SOON * 4, |object| {
+                object.condition("Programmed").is_some_and(|condition| {
+                    condition["status"] == "False" && condition["reason"] == "NoPods" && condition["message"] == message
+                })
+            })?;
+        }
+        for service in ["registrar", "router", "media", "conference"] {
+            let running = space.pods(service)?.iter().filter(|pod| !pod.0["spec"]["nodeName"].is_null()).count();
+            ensure!(running == 0, "{running} pods of {service} have a node");
+        }
+        pbx["spec"].as_object_mut().context("spec")?.remove("services");
+        space.apply_object(&pbx)?;
+        space.wait("Pbx", "pbx", "Ready", Duration::from_secs(120))?;
+        for (kind, name) in [("PbxEndpoint", "8005"), ("PbxEndpoint", "8006"), ("Dialplan", "from-external")] {
+            space.wait(kind, name, "Programmed", SOON)?;
+        }
+        talk(space, "1")
+    })
+}
