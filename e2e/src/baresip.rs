@@ -75,6 +75,16 @@ impl Baresip {
         }
     }
 
+    /// Waits until it is registered. What happened before it was heard is no event.
+    pub fn registered(&mut self, limit: Duration) -> Result<()> {
+        let mut last = String::new();
+        let done = eventually("baresip is registered", limit, || {
+            last = self.command("reginfo", "").ok()?;
+            last.contains("OK ").then_some(())
+        });
+        done.context(last)
+    }
+
     /// RTP packets that its call has received. It counts anew for each source.
     pub fn packets(&mut self) -> Result<u64> {
         let said = self.command("audio_debug", "")?;
@@ -82,7 +92,7 @@ impl Baresip {
         Ok(counts.sum())
     }
 
-    /// Waits for an event of this type (`REGISTER_OK`, `CALL_ESTABLISHED`, `CALL_CLOSED`, ...) that was not yet waited
+    /// Waits for an event of this type (`CALL_ESTABLISHED`, `CALL_CLOSED`, ...) that was not yet waited
     /// for, and returns it.
     pub fn event(&mut self, kind: &str, limit: Duration) -> Result<Value> {
         let end = Instant::now() + limit;

@@ -73,7 +73,7 @@ impl Calls {
 
     /// The caller hangs up all of them; what became of them.
     pub fn end(mut self) -> Result<Figures> {
-        let mut told = |phone: &mut Phone| {
+        let told = |phone: &mut Phone| {
             phone.process().signal("TERM").ok();
             calls(&phone.report(Duration::from_secs(20))?.1)
         };

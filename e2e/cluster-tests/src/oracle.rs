@@ -55,7 +55,7 @@ impl Oracle {
             begun.push(Pair { callee: format!("sip:{callee}@{}", space.server(0)), phones });
         }
         for phone in begun.iter_mut().flat_map(|pair| &mut pair.phones) {
-            phone.event("REGISTER_OK", SOON)?;
+            phone.registered(SOON)?;
         }
         Ok(Self { pairs: begun })
     }

@@ -42,7 +42,7 @@ pub(crate) struct Astray {
 }
 
 /// The leg whose request this is, if it can go another way.
-fn leg_of(client: Client) -> Option<LegKey> {
+pub(crate) fn leg_of(client: Client) -> Option<LegKey> {
     match client {
         Client::Invite(leg) | Client::Change(leg) | Client::Bye(leg) | Client::Info { to: leg, .. } => Some(leg),
         Client::Cancel(_) | Client::Stray => None,

@@ -2,11 +2,13 @@
 //! requests go.
 
 use crate::core::View;
-use contract::{Flow, ProcessId, Service, hop};
+use contract::peers::{Peer, PeerState};
+use contract::{Flow, ProcessId, Service, hop, rendezvous};
 use sip::header::NameAddr;
 use sip::message::Message;
 use sip::uri::Uri;
 use sip::{Name, header};
+use std::net::SocketAddr;
 
 /// Methods that a leg takes.
 pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE";
@@ -100,16 +102,24 @@ pub(crate) fn host_of(place: &str) -> &str {
 }
 
 /// The process that a request goes to: the one its first route's flow token names, or the one that its target's host
-/// names, or, where that process is gone, the balancer that `key` chooses.
+/// names, or, where that process is gone, the balancer that `key` chooses, first of those at the address of the flow.
 pub(crate) fn next_hop(view: &View<'_>, routes: &[String], target: &str, key: &str) -> Option<ProcessId> {
     let first = match routes.first() {
         Some(route) => NameAddr::parse(route).ok()?.uri,
         None => target,
     };
     let uri = Uri::parse(first).ok()?;
-    let flow = uri.user.and_then(|token| Flow::from_token(token, view.keys)).map(|flow| flow.process);
-    let named = flow.or_else(|| hop::process_of(&uri.host.to_string()));
-    named.filter(|p| view.peers.get(*p).is_some()).or_else(|| view.peers.choose(Service::Balancer, key.as_bytes()))
+    let flow = uri.user.and_then(|token| Flow::from_token(token, view.keys));
+    let named = flow.map(|flow| flow.process).or_else(|| hop::process_of(&uri.host.to_string()));
+    let there = || {
+        let local = flow?.local.ip();
+        let at = |peer: &&Peer| peer.address.parse::<SocketAddr>().is_ok_and(|address| address.ip() == local);
+        let serving = |peer: &&Peer| peer.service == Service::Balancer && peer.state == PeerState::Serving;
+        let peers = view.peers.0.iter().filter(serving).filter(at);
+        rendezvous::choose(key.as_bytes(), peers.map(|peer| (peer.process, peer.weight)))
+    };
+    let named = named.filter(|p| view.peers.get(*p).is_some());
+    named.or_else(there).or_else(|| view.peers.choose(Service::Balancer, key.as_bytes()))
 }
 
 /// True if requests along these routes leave by a flow of a balancer.

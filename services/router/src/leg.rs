@@ -125,6 +125,8 @@ pub(crate) struct Leg {
     pub(crate) client: Option<ClientId>,
     /// Where our INVITE goes, before there is a dialog.
     pub(crate) next: Option<ProcessId>,
+    /// The balancer that brought its side's last answer: it has the way there.
+    pub(crate) heard_by: Option<ProcessId>,
     /// Our INVITE without its body.
     pub(crate) draft: Option<Request>,
     /// Our INVITE as sent: dialogs are made from it.
@@ -224,6 +226,7 @@ impl Leg {
             server: None,
             client: None,
             next: None,
+            heard_by: None,
             draft: None,
             invite: None,
             progressed: false,

@@ -64,8 +64,8 @@ fn two_baresips_call_through_two_nodes_and_hear_each_other() -> Result<()> {
             let caller = Baresip::at(local, space.server(0), "8005", 440.0, 600)?;
             Ok((caller, Baresip::at(local, space.server(1), "8006", 880.0, 600)?))
         })?;
-        caller.event("REGISTER_OK", LIVE)?;
-        callee.event("REGISTER_OK", LIVE)?;
+        caller.registered(LIVE)?;
+        callee.registered(LIVE)?;
         caller.command("dial", &format!("sip:8006@{}", space.server(0)))?;
         caller.event("CALL_ESTABLISHED", LIVE)?;
         // The head of a recording is written when the call ends: until then its length tells how much was heard.

@@ -25,23 +25,21 @@ fn free_address(space: &Space) -> Result<IpAddr> {
     Ok(IpAddr::from([a, b, c, 200]))
 }
 
-/// The balancer whose node holds the address, as its keepalived said last.
+/// The balancer whose node holds the address, once all others could take it.
 fn holder(space: &Space) -> Result<Object> {
-    let mut found = None;
-    eventually("one node holds the address", Duration::from_secs(20), || {
-        let masters: Vec<Object> =
-            space.pods("balancer").ok()?.into_iter().filter(|pod| is_master(space, pod)).collect();
-        let [master] = masters.as_slice() else { return None };
-        found = Some(master.clone());
-        Some(())
-    })?;
-    found.context("no holder")
+    eventually("one node holds the address, and the others wait for it", Duration::from_secs(20), || {
+        let pods = space.pods("balancer").ok()?;
+        let (mut masters, others): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| is(space, pod, "MASTER"));
+        let wait = masters.len() == 1 && others.iter().all(|pod| is(space, pod, "BACKUP"));
+        masters.pop().filter(|_| wait)
+    })
 }
 
-fn is_master(space: &Space, pod: &Object) -> bool {
+/// Whether this is the state that its keepalived entered last.
+fn is(space: &Space, pod: &Object, state: &str) -> bool {
     let log = space.log(pod.name(), "keepalived", false).unwrap_or_default();
-    let last = log.lines().rev().find_map(|line| line.split_once("Entering ").map(|(_, state)| state.to_owned()));
-    last.is_some_and(|state| state.starts_with("MASTER"))
+    let last = log.lines().rev().find_map(|line| Some(line.split_once("Entering ")?.1));
+    last.is_some_and(|last| last.starts_with(state))
 }
 
 /// What becomes of the address.
@@ -87,7 +85,7 @@ fn befalls(
 fn another_holds(space: &Space, held: &Object) -> Result<()> {
     eventually("the other node holds the address", Duration::from_secs(10), || {
         let pods = space.pods("balancer").ok()?;
-        pods.iter().any(|pod| pod.name() != held.name() && is_master(space, pod)).then_some(())
+        pods.iter().any(|pod| pod.name() != held.name() && is(space, pod, "MASTER")).then_some(())
     })
 }
 

@@ -111,6 +111,45 @@ fn a_way_that_does_not_come_back_is_given_up_and_the_call_goes_on() {
 }
 
 #[test]
+fn an_ack_leaves_by_the_balancer_that_brought_the_answer() {
+    let (mut lab, mut a, b) = talk();
+    let first = holds(&mut lab, &mut a);
+    lab.answer(&b, &first, 430, None);
+    lab.request("ACK");
+    let (to, again) = next(&mut lab, "INVITE");
+    assert_eq!(to, OTHER);
+    lab.edge = OTHER;
+    let ok = lab.answer(&b, &again, 200, Some(&held(5000)));
+    assert_eq!(next(&mut lab, "ACK").0, OTHER, "the one that its flow names has no way there");
+    // It was lost, and the phone says it again.
+    lab.receive(ok);
+    assert_eq!(next(&mut lab, "ACK").0, OTHER);
+    lab.edge = BALANCER;
+    lab.response(200, "INVITE");
+    lab.within(&mut a, "ACK", None);
+    lab.quiet();
+    lab.ends(&mut a, &b);
+}
+
+#[test]
+fn where_a_balancer_is_gone_the_one_at_its_address_is_asked_first() {
+    let (mut lab, mut a, b) = talk();
+    let address = EDGE.parse::<std::net::SocketAddr>().unwrap().ip();
+    for n in 0..20 {
+        lab.peers.0.push(Peer { address: format!("198.51.100.{n}:7000"), ..Peer::new(Service::Balancer, ProcessId(n)) });
+    }
+    let there = ProcessId(0xcccc);
+    lab.peers.0.push(Peer { address: format!("{address}:7000"), ..Peer::new(Service::Balancer, there) });
+    lab.without(BALANCER);
+    lab.within(&mut a, "BYE", None);
+    lab.response(200, "BYE");
+    let (to, bye) = next(&mut lab, "BYE");
+    assert_eq!(to, there);
+    lab.answer(&b, &bye, 200, None);
+    lab.quiet();
+}
+
+#[test]
 fn a_bye_leaves_by_another_balancer_too() {
     let (mut lab, mut a, b) = talk();
     lab.without(BALANCER);

@@ -1,8 +1,8 @@
 //! More than one router in the lab: which of them acts, who is gone, and what stands of a call afterwards.
 
-use super::conference;
 use super::lab::*;
 use super::phones::*;
+use super::steps;
 use crate::Limits;
 use crate::core::Core;
 use crate::io::Input;
@@ -25,9 +25,9 @@ pub(super) fn rings_behind_an_answer() -> (Lab, Phone, Phone, Bytes) {
     let mut lab = Lab::plan(plan).fleet(&[HEIR]);
     lab.register("8006");
     let mut a = lab.call("8005", "100");
-    let silence = conference::request(&mut lab, "INVITE");
-    conference::answer(&mut lab, &silence, "s", Some(&sdp(6000, "0 8 101")));
-    conference::request(&mut lab, "ACK");
+    let silence = steps::request(&mut lab, "INVITE");
+    steps::answer(&mut lab, &silence, "s", Some(&sdp(6000, "0 8 101")));
+    steps::request(&mut lab, "ACK");
     let ok = lab.response(200, "INVITE");
     Lab::joined(&mut a, &ok);
     lab.within(&mut a, "ACK", None);

@@ -1,9 +1,9 @@
 //! A router that freezes and thaws after others took over.
 
-use super::conference;
 use super::fleet::*;
 use super::lab::*;
 use super::phones::*;
+use super::steps;
 use crate::io::{Ask, Input};
 use contract::Service;
 use sip::Name;
@@ -240,9 +240,9 @@ fn who_rings_for_a_call_that_others_took_rings_once() {
     lab.gone(HEIR);
     let second = lab.request_to("INVITE", "8006");
     lab.seconds(8);
-    let reinvite = conference::request(&mut lab, "INVITE");
-    conference::answer(&mut lab, &reinvite, "s", Some(&sdp(6000, "0 8 101")));
-    conference::request(&mut lab, "ACK");
+    let reinvite = steps::request(&mut lab, "INVITE");
+    steps::answer(&mut lab, &reinvite, "s", Some(&sdp(6000, "0 8 101")));
+    steps::request(&mut lab, "ACK");
     lab.quiet();
     lab.peers = peers;
     lab.switch(ROUTER);
@@ -260,8 +260,8 @@ fn who_rings_for_a_call_that_others_took_rings_once() {
     let b = lab.callee(&second);
     lab.answer(&b, &second, 200, Some(&sdp(5000, "0 101")));
     lab.request_to("ACK", "8006");
-    let bye = conference::request(&mut lab, "BYE");
-    conference::answer(&mut lab, &bye, "s", None);
+    let bye = steps::request(&mut lab, "BYE");
+    steps::answer(&mut lab, &bye, "s", None);
     lab.seconds(3);
     lab.quiet();
     lab.ends(&mut a, &b);

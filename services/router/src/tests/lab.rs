@@ -105,6 +105,8 @@ pub(crate) struct Lab {
     /// Ports of the relays' sides, by relay, call and leg.
     pub(crate) relay: BTreeMap<(ProcessId, String, String), u16>,
     pub(crate) store_down: bool,
+    /// The balancer that brings what phones say.
+    pub(crate) edge: ProcessId,
     pub(crate) relay_down: bool,
     /// Relays that answer nothing.
     pub(crate) silent: BTreeSet<ProcessId>,
@@ -175,6 +177,7 @@ impl Lab {
             nonces: BTreeMap::new(),
             relay: BTreeMap::new(),
             store_down: false,
+            edge: BALANCER,
             relay_down: false,
             silent: BTreeSet::new(),
             full: BTreeSet::new(),
@@ -422,7 +425,7 @@ impl Lab {
     // --- messages ---
 
     pub(crate) fn receive(&mut self, bytes: Bytes) {
-        self.input(Input::Message(&Inside { from: BALANCER, service: Service::Balancer, bytes }));
+        self.input(Input::Message(&Inside { from: self.edge, service: Service::Balancer, bytes }));
     }
 
     pub(crate) fn receive_from(&mut self, from: ProcessId, service: Service, bytes: Bytes) {

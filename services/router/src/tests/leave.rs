@@ -1,9 +1,9 @@
 //! Routers that reach the limit of their drain: what the store has is left to the others, what it has not is hung up.
 
-use super::conference;
 use super::fleet::*;
 use super::lab::*;
 use super::phones::*;
+use super::steps;
 use crate::io::{Ask, Input};
 use contract::peers::PeerState;
 use rtp::sdp::Direction;
@@ -126,8 +126,8 @@ fn who_rings_behind_a_caller_that_is_answered_rings_at_the_other_router() {
     lab.request_to("ACK", "8006");
     let acks = std::iter::from_fn(|| lab.take_if(|m| m.method() == Some(sip::Method::Ack))).count();
     assert!(acks <= 1, "the conference's 2xx is acknowledged once more");
-    let bye = conference::request(&mut lab, "BYE");
-    conference::answer(&mut lab, &bye, "s", None);
+    let bye = steps::request(&mut lab, "BYE");
+    steps::answer(&mut lab, &bye, "s", None);
     lab.seconds(5);
     lab.quiet();
     lab.ends(&mut a, &b);
