@@ -31,6 +31,9 @@ enum Fate {
 
 /// All that die, one after the other, on one installation.
 const FATES: [(&str, Fate); 16] = [
+    // First: registrars fill an empty store again with what was registered since they began.
+    ("redis", Fate::Killed),
+    ("redis", Fate::Deleted),
     ("balancer", Fate::Killed),
     ("balancer", Fate::Deleted),
     ("registrar", Fate::Killed),
@@ -44,8 +47,6 @@ const FATES: [(&str, Fate); 16] = [
     ("conference", Fate::Deleted),
     ("operator", Fate::Killed),
     ("operator", Fate::Deleted),
-    ("redis", Fate::Killed),
-    ("redis", Fate::Deleted),
     ("router", Fate::ThenItsRelay),
 ];
 
@@ -69,7 +70,7 @@ fn survives(space: &Space, oracle: &mut Oracle, component: &str, fate: Fate) -> 
     let pod = one(space, component)?;
     match fate {
         Fate::Killed => killed(space, &pod)?,
-        Fate::Deleted => deleted(space, &pod)?,
+        Fate::Deleted => deleted(space, component, &pod)?,
         Fate::Frozen => frozen(space, &pod)?,
         Fate::ThenItsRelay => {
             killed(space, &pod)?;
@@ -105,15 +106,15 @@ pub(crate) fn killed(space: &Space, pod: &Object) -> Result<()> {
     space.settled(BACK)
 }
 
-fn deleted(space: &Space, pod: &Object) -> Result<()> {
-    space.delete("Pod", pod.name(), Some(0))?;
-    let gone = || match space.get("Pod", pod.name()) {
-        Ok(None) => Some(()),
-        // One of a StatefulSet has its name again.
-        Ok(Some(other)) => (other.uid() != pod.uid()).then_some(()),
-        Err(_) => None,
+/// Another is in its place, and all is as it was.
+fn deleted(space: &Space, component: &str, pod: &Object) -> Result<()> {
+    let ready = |without: &str| -> Result<usize> {
+        let pods = space.pods(component)?;
+        Ok(pods.iter().filter(|pod| pod.is_ready_pod() && pod.uid() != without).count())
     };
-    eventually("it is gone", BACK, gone)?;
+    let before = ready("")?;
+    space.delete("Pod", pod.name(), Some(0))?;
+    eventually("another is in its place", BACK, || (ready(pod.uid()).ok()? >= before).then_some(()))?;
     space.settled(BACK)
 }
 

@@ -136,7 +136,9 @@ fn where_a_balancer_is_gone_the_one_at_its_address_is_asked_first() {
     let (mut lab, mut a, b) = talk();
     let address = EDGE.parse::<std::net::SocketAddr>().unwrap().ip();
     for n in 0..20 {
-        lab.peers.0.push(Peer { address: format!("198.51.100.{n}:7000"), ..Peer::new(Service::Balancer, ProcessId(n)) });
+        lab.peers
+            .0
+            .push(Peer { address: format!("198.51.100.{n}:7000"), ..Peer::new(Service::Balancer, ProcessId(n)) });
     }
     let there = ProcessId(0xcccc);
     lab.peers.0.push(Peer { address: format!("{address}:7000"), ..Peer::new(Service::Balancer, there) });
