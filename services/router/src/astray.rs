@@ -2,13 +2,14 @@
 //! no longer has the way to the phone (430, RFC 5626 11.5). They leave by another one. Where none has it they wait: an
 //! address of a node that is gone is soon another node's, and a call is not over because a balancer is.
 
+use crate::cause::Branch;
 use crate::core::{Client, Core, Turn};
 use crate::headers;
-use crate::leg::{Exchange, LegKey};
+use crate::leg::{Exchange, LegKey, Phase};
 use crate::timers::Timer;
 use bytes::Bytes;
 use contract::peers::PeerState;
-use contract::{ProcessId, Service, rendezvous};
+use contract::{ProcessId, Service, Transport, rendezvous};
 use sip::Name;
 use sip::edit::Edit;
 use sip::message::Message;
@@ -19,6 +20,8 @@ use std::time::Duration;
 const PERIOD: Duration = Duration::from_millis(250);
 /// So long a request within a dialog is tried.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// So long an INVITE that makes a call: another balancer is in place of one that goes, and its caller hears nothing yet.
+const PATIENCE_TO_RING: Duration = Duration::from_secs(5);
 /// Requests that wait at once.
 const WAITING: usize = 65_536;
 
@@ -39,6 +42,8 @@ pub(crate) struct Astray {
     was: ClientId,
     request: Bytes,
     attempts: Attempts,
+    /// When it is given up.
+    until: Duration,
 }
 
 /// The leg whose request this is, if it can go another way.
@@ -55,23 +60,28 @@ impl Core {
     pub(crate) fn astray(&mut self, turn: &mut Turn<'_>, was: ClientId, request: &Bytes, hop: ProcessId) -> bool {
         let Some(client) = self.clients.get(&was).copied() else { return false };
         let is_balancer = turn.view.peers.get(hop).is_none_or(|peer| peer.service == Service::Balancer);
-        let outside = leg_of(client).and_then(|leg| self.legs.get(&leg)).is_some_and(|leg| match &leg.dialog {
-            Some(dialog) => headers::is_outside(turn.view, &dialog.route_set),
-            None => Message::parse_stream(request).is_ok_and(|r| {
-                let routes: Vec<String> = r.values(Name::Route).map(str::to_owned).collect();
-                headers::is_outside(turn.view, &routes)
-            }),
+        let flow = leg_of(client).and_then(|leg| self.legs.get(&leg)).and_then(|leg| match &leg.dialog {
+            Some(dialog) => headers::flow(turn.view, &dialog.route_set),
+            None => {
+                let request = Message::parse_stream(request).ok()?;
+                let routes: Vec<String> = request.values(Name::Route).map(str::to_owned).collect();
+                headers::flow(turn.view, &routes)
+            }
         });
-        if !is_balancer || !outside {
-            return false;
-        }
+        let Some(flow) = flow.filter(|_| is_balancer) else { return false };
         let now = turn.now.mono;
         let mut attempts = self.attempts.remove(&was).unwrap_or(Attempts { since: now, tried: Vec::new() });
         attempts.tried.push(hop);
-        let astray = Astray { client, was, request: request.clone(), attempts };
+        // A connection that is gone does not come back; an address does.
+        let patience = match client {
+            Client::Invite(_) if flow.transport != Transport::Udp => Duration::ZERO,
+            Client::Invite(_) => PATIENCE_TO_RING,
+            _ => PATIENCE,
+        };
+        let until = attempts.since + patience;
+        let astray = Astray { client, was, request: request.clone(), attempts, until };
         let next = self.another(turn, &astray);
-        let waits = !matches!(client, Client::Invite(_));
-        if next.is_none() && (!waits || now >= astray.attempts.since + PATIENCE || self.astray.len() >= WAITING) {
+        if next.is_none() && (now >= until || self.astray.len() >= WAITING) {
             return false;
         }
         self.clients.remove(&was);
@@ -97,14 +107,18 @@ impl Core {
                 Some(Exchange::Asking(asking)) if asking.client == Some(astray.was) => asking.cancelled,
                 _ => true,
             },
+            Client::Invite(leg) => self.legs.get(&leg).is_none_or(|leg| leg.phase != Phase::Setup),
             client => leg_of(client).is_none_or(|leg| !self.legs.contains_key(&leg)),
         };
         match self.another(turn, &astray) {
             Some(to) if !cancelled => self.send_again(turn, astray, to),
-            None if !cancelled && turn.now.mono < astray.attempts.since + PATIENCE => self.wait(turn.now.mono, astray),
+            None if !cancelled && turn.now.mono < astray.until => self.wait(turn.now.mono, astray),
             _ => {
                 self.clients.insert(astray.was, astray.client);
-                self.client_failed(turn, astray.was);
+                match astray.client {
+                    Client::Invite(leg) => self.branch_lost(turn, astray.was, leg, Branch::Absent),
+                    _ => self.client_failed(turn, astray.was),
+                }
             }
         }
     }
@@ -126,7 +140,7 @@ impl Core {
 
     /// A new transaction for the same request (RFC 3261 8.1.3.1: as after a 503): its CSeq was not seen by the phone.
     fn send_again(&mut self, turn: &mut Turn<'_>, astray: Astray, to: ProcessId) {
-        let Astray { client, was, request, attempts } = astray;
+        let Astray { client, was, request, attempts, .. } = astray;
         let again = Message::parse_stream(&request).ok().map(|message| {
             let mut edit = Edit::new(&message);
             edit.pop_top(Name::Via).insert_top(Name::Via, turn.via());

@@ -324,6 +324,12 @@ impl Core {
 
     /// No response at all to a branch's INVITE, or none any more.
     pub(crate) fn branch_silent(&mut self, turn: &mut Turn<'_>, id: ClientId, leg_key: LegKey) {
+        let heard = self.legs.get(&leg_key).is_some_and(|leg| leg.progressed);
+        self.branch_lost(turn, id, leg_key, if heard { Branch::Status(408) } else { Branch::Silent });
+    }
+
+    /// A branch ended without an answer to what was sent in this transaction.
+    pub(crate) fn branch_lost(&mut self, turn: &mut Turn<'_>, id: ClientId, leg_key: LegKey, ended: Branch) {
         self.clients.remove(&id);
         let Some(leg) = self.legs.get_mut(&leg_key) else { return };
         if leg.client == Some(id) {
@@ -332,8 +338,7 @@ impl Core {
         if leg.phase != Phase::Setup {
             return self.bury(leg_key);
         }
-        let (call, heard) = (leg.call, leg.progressed);
-        let ended = if heard { Branch::Status(408) } else { Branch::Silent };
+        let call = leg.call;
         self.drop_branch(leg_key, ended);
         if let Some(call) = call {
             self.try_another(turn, call, ended);

@@ -122,13 +122,10 @@ pub(crate) fn next_hop(view: &View<'_>, routes: &[String], target: &str, key: &s
     named.or_else(there).or_else(|| view.peers.choose(Service::Balancer, key.as_bytes()))
 }
 
-/// True if requests along these routes leave by a flow of a balancer.
-pub(crate) fn is_outside(view: &View<'_>, routes: &[String]) -> bool {
-    let flow = |route: &String| {
-        let address = NameAddr::parse(route).ok()?;
-        Flow::from_token(address.uri_parsed().ok()?.user?, view.keys)
-    };
-    routes.first().and_then(flow).is_some()
+/// The flow of a balancer by which requests along these routes leave.
+pub(crate) fn flow(view: &View<'_>, routes: &[String]) -> Option<Flow> {
+    let address = NameAddr::parse(routes.first()?).ok()?;
+    Flow::from_token(address.uri_parsed().ok()?.user?, view.keys)
 }
 
 /// A caller as `callerId` states it: display name (unquoted) and number.

@@ -14,6 +14,9 @@ const AWAY: Duration = Duration::from_secs(3);
 /// A leg whose relay is on the node that is cut off is silent until the address is on the other one, and it was told.
 const CUT: f64 = 5000.0;
 
+/// From when routers have all calls until they are ended.
+const HEARD: Duration = Duration::from_secs(5);
+
 /// An address beside the nodes' that nobody has: in the same /24, the 200th.
 fn free_address(space: &Space) -> Result<IpAddr> {
     ensure!(
@@ -68,9 +71,10 @@ fn befalls(
     let probe = Probe::begin(space.cluster, server)?;
     begin(&held)?;
     let moved = if then == Then::MayStay { Ok(()) } else { another_holds(space, &held) };
-    // Whoever has its calls has them all before they are ended.
+    // Whoever has its calls has them all before they are ended, and what was silent is heard for as long as is judged.
     let silent = held.node().filter(|_| then == Then::MovesAlone);
     let up = space.has_calls(50, silent, Duration::from_secs(20));
+    std::thread::park_timeout(HEARD);
     let (figures, seen) = (calls.end(), probe.end());
     end(&held)?;
     up?;

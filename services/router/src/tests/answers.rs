@@ -22,7 +22,7 @@ enum Callee {
 }
 
 /// The plan that ends without a cause, and notes its variables.
-fn noting() -> dialplan::Plan {
+pub(super) fn noting() -> dialplan::Plan {
     let note = Template::parse("${DIALSTATUS}/${HANGUPCAUSE}").unwrap();
     steps(&[("_XXXX", vec![dial(&["PJSIP/${EXTEN}"], Some(40)), Step::NoOp { text: Some(note) }])])
 }
@@ -43,7 +43,6 @@ fn the_table() {
         (Says(404), 404, "CHANUNAVAIL/1"),
         (Says(408), 408, "NOANSWER/18"),
         (Says(410), 410, "CHANUNAVAIL/22"),
-        (Says(430), 480, "CHANUNAVAIL/20"),
         (Says(484), 484, "CHANUNAVAIL/28"),
         (Says(488), 488, "CONGESTION/58"),
         (Says(302), 480, "NOANSWER/19"),

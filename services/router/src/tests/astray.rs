@@ -1,10 +1,12 @@
 //! Balancers that are gone, or have no way to a phone any more, while calls are up.
 
+use super::answers::noting;
 use super::fleet::{SDP, held, hold};
 use super::lab::*;
 use super::phones::*;
 use crate::io::Input;
 use bytes::Bytes;
+use contract::events::CallEventKind;
 use contract::peers::Peer;
 use contract::{ProcessId, Service};
 use sip::Name;
@@ -190,6 +192,66 @@ fn what_was_given_to_a_balancer_that_is_gone_since_is_sent_again() {
     lab.answer(&b, &second, 200, Some(&held(5000)));
     lab.request_to("ACK", "8006");
     lab.response(200, "INVITE");
+}
+
+#[test]
+fn an_invite_that_makes_a_call_waits_for_the_address_but_not_for_long() {
+    let mut lab = Lab::new();
+    lab.register("8006");
+    let mut a = lab.call("8005", "8006");
+    let mut invite = next(&mut lab, "INVITE").1;
+    let b = lab.callee(&invite);
+    lab.answer(&b, &invite, 430, None);
+    lab.request("ACK");
+    lab.quiet();
+    lab.advance(Duration::from_millis(250));
+    invite = next(&mut lab, "INVITE").1;
+    let b = lab.callee(&invite);
+    lab.answer(&b, &invite, 200, Some(&sdp(5000, "0 101")));
+    lab.request("ACK");
+    let ok = lab.response(200, "INVITE");
+    Lab::joined(&mut a, &ok);
+    lab.within(&mut a, "ACK", None);
+    lab.ends(&mut a, &b);
+
+    let mut lab = Lab::plan(noting());
+    lab.register("8006");
+    lab.call("8005", "8006");
+    let began = lab.now.mono;
+    while let Some(at) = lab.wire.iter().position(|(_, bytes)| bytes.starts_with(b"INVITE")) {
+        let invite = lab.wire.remove(at).unwrap().1;
+        let b = lab.callee(&invite);
+        lab.answer(&b, &invite, 430, None);
+        lab.request("ACK");
+        lab.advance(Duration::from_millis(250));
+    }
+    let tried = lab.now.mono - began;
+    assert!(tried >= Duration::from_secs(5) && tried < Duration::from_secs(6), "{tried:?}");
+    lab.response(480, "INVITE");
+    lab.quiet();
+    let noted = lab.events.iter().filter_map(|event| match &event.kind {
+        CallEventKind::Step { app, data, .. } => (app == "noOp").then_some(data.as_str()),
+        _ => None,
+    });
+    assert_eq!(noted.collect::<Vec<_>>(), ["CHANUNAVAIL/20"], "the callee is absent");
+}
+
+#[test]
+fn an_invite_that_waits_is_given_up_with_its_caller() {
+    let mut lab = Lab::new();
+    lab.register("8006");
+    let a = lab.call("8005", "8006");
+    let invite = next(&mut lab, "INVITE").1;
+    let b = lab.callee(&invite);
+    lab.answer(&b, &invite, 430, None);
+    lab.request("ACK");
+    lab.quiet();
+    lab.cancel(&a, "8006");
+    lab.response(200, "CANCEL");
+    lab.response(487, "INVITE");
+    lab.advance(Duration::from_millis(250));
+    lab.quiet();
+    lab.empty();
 }
 
 #[test]
