@@ -4,7 +4,7 @@
 //! [`leader`] elects the one that does so; [`publish`] serves what was compiled to the processes that [`review`] knows, under
 //! the certificate that [`tls`] made; [`programmed`] decides when an object is live everywhere. [`held`] is what the next leader must
 //! know beside the resources. [`engine`] is the loop: it takes what [`watch`] sees, has [`compile`] compile it, and does what
-//! [`apply`] and [`status`] decide over the objects that [`build`] makes.
+//! [`apply`] and [`status`] decide over the objects that [`build`] makes. [`targets`] tells Prometheus what it cannot see.
 
 pub mod apply;
 pub mod build;
@@ -26,6 +26,7 @@ pub mod rbac;
 pub mod review;
 pub mod scale;
 pub mod status;
+pub mod targets;
 pub mod tls;
 pub mod watch;
 

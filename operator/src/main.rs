@@ -10,6 +10,7 @@ use operator::events::Events;
 use operator::leader::{self, Candidate};
 use operator::metrics::Measures;
 use operator::review::Reviews;
+use operator::targets::{self, Targets};
 use operator::tls::Tls;
 use operator::watch::{self, Scope};
 use operator::{objects, rbac};
@@ -40,7 +41,7 @@ struct Args {
     /// Where processes come for their configuration
     #[arg(long, env = "KUBEPBX_LISTEN", default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
-    /// Where /livez, /readyz and /metrics are served
+    /// Where /livez, /readyz, /metrics and /v1/targets are served
     #[arg(long, env = "KUBEPBX_PROBES", default_value = "0.0.0.0:9090")]
     probes: SocketAddr,
     /// Where images of pods are
@@ -121,7 +122,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let (metrics, health) = (Metrics::new(), Health::new(Clock::new()));
     let mut tasks = Running::new();
-    let state = AdminState::new(health.clone(), metrics.clone());
+    let (tell, leads) = tokio::sync::watch::channel(Leader::Nobody);
+    let targets = Targets::new(Clock::new());
+    let told = targets::routes(targets.clone(), leads.clone(), args.probes.port());
+    let state = AdminState::new(health.clone(), metrics.clone()).with(told);
     let (_, probes) = admin::serve(args.probes, state).await.with_context(|| format!("probes {}", args.probes))?;
     tasks.spawn("probes", probes);
     let serves = health.part("stream");
@@ -144,7 +148,6 @@ async fn run(args: Args) -> anyhow::Result<()> {
     });
 
     let registry = Registry::new(Clock::new());
-    let (tell, leads) = tokio::sync::watch::channel(Leader::Nobody);
     let reviews = Arc::new(Reviews::new(client.clone()));
     let server = Server::new(reviews, registry.clone(), leads.clone(), metrics.clone());
     let serve = listen::serve(listener, serving.config()?, server.router());
@@ -177,6 +180,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         rebuild: trust,
         events: Events::new(client, &args.pod),
         measures,
+        targets,
         health,
     };
     let mut engine = tokio::spawn(engine::run(parts, async move { _ = wait(stopped).await }));

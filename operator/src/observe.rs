@@ -1,4 +1,4 @@
-//! What the store says: who is registered, and what relays carry.
+//! What the store says: who is registered, what relays carry, and where metrics of processes are collected.
 //!
 //! A hint of the store says that something may have changed; what is there is then read. Everything is read at the start,
 //! whenever hints were missed, and once in a while.
@@ -10,6 +10,7 @@ use api::Kind;
 use api::conditions::rfc3339;
 use contract::Service;
 use contract::location::{Aor, StoreError};
+use contract::peers::Peer;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
@@ -20,6 +21,7 @@ use runtime::store::{AorHint, Store};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
@@ -27,7 +29,7 @@ use tokio::sync::broadcast::error::RecvError;
 /// How often everything is read though no hint was missed.
 const ROUND: Duration = Duration::from_secs(60);
 
-/// How often relays' records are read.
+/// How often peers' records are read.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// How long a store that does not answer rests.
@@ -111,6 +113,8 @@ pub enum News {
     One(String, Registration),
     /// The sessions that each relay's pod has.
     Relays(BTreeMap<String, u64>),
+    /// Where the metrics of each pod's process are collected.
+    Metrics(BTreeMap<String, SocketAddr>),
     /// The CPU that relays use.
     Cpu(Used),
 }
@@ -179,18 +183,22 @@ pub async fn follow(store: Arc<dyn Store>, clock: Clock, tell: impl Fn(News) -> 
     }
 }
 
-/// Tells whenever relays carry another number of sessions, until it is dropped. What a store that does not answer said last
-/// goes on holding.
-pub async fn relays(store: Arc<dyn Store>, tell: impl Fn(News) -> BoxFuture<'static, bool>) {
-    let mut told = None;
+/// Tells whenever relays carry another number of sessions and whenever metrics are collected elsewhere, until it is dropped.
+/// What a store that does not answer said last goes on holding.
+pub async fn peers(store: Arc<dyn Store>, tell: impl Fn(News) -> BoxFuture<'static, bool>) {
+    let mut told = [None, None];
     loop {
         if let Ok(peers) = store.peers().await {
-            let relays = peers.into_iter().filter(|peer| peer.service == Service::Media && !peer.pod.is_empty());
-            let sessions: BTreeMap<String, u64> = relays.map(|peer| (peer.pod, peer.load)).collect();
-            if told.as_ref() != Some(&sessions) {
-                told = Some(sessions.clone());
-                if !tell(News::Relays(sessions)).await {
-                    return;
+            let peers: Vec<Peer> = peers.into_iter().filter(|peer| !peer.pod.is_empty()).collect();
+            let relays = peers.iter().filter(|peer| peer.service == Service::Media);
+            let sessions = News::Relays(relays.map(|peer| (peer.pod.clone(), peer.load)).collect());
+            let metrics = peers.iter().filter_map(|peer| Some((peer.pod.clone(), peer.metrics?)));
+            for (told, news) in told.iter_mut().zip([sessions, News::Metrics(metrics.collect())]) {
+                if told.as_ref() != Some(&news) {
+                    *told = Some(news.clone());
+                    if !tell(news).await {
+                        return;
+                    }
                 }
             }
         }
@@ -237,12 +245,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_relays_carry_is_told_when_it_changes() {
+    async fn what_peers_say_is_told_when_it_changes() {
         let store = Arc::new(MemoryStore::new());
-        let peer = |service, process, pod: &str, load| contract::peers::Peer {
+        let at = |port| SocketAddr::from(([192, 0, 2, 7], port));
+        let peer = |service, process, pod: &str, load| Peer {
             pod: pod.into(),
             load,
-            ..contract::peers::Peer::new(service, contract::ProcessId(process))
+            metrics: (process == 1).then(|| at(40_123)),
+            ..Peer::new(service, contract::ProcessId(process))
         };
         store.announce(&peer(Service::Media, 1, "media-a", 7), 60_000).await.unwrap();
         store.announce(&peer(Service::Router, 2, "router-a", 9), 60_000).await.unwrap();
@@ -251,10 +261,15 @@ mod tests {
             let tell = tell.clone();
             async move { tell.send(news).await.is_ok() }.boxed()
         };
-        let looking = tokio::spawn(relays(store.clone(), tell));
+        let looking = tokio::spawn(peers(store.clone(), tell));
         assert_eq!(told.recv().await.unwrap(), News::Relays([("media-a".to_owned(), 7)].into()));
+        assert_eq!(told.recv().await.unwrap(), News::Metrics([("media-a".to_owned(), at(40_123))].into()));
         store.announce(&peer(Service::Media, 1, "media-a", 8), 60_000).await.unwrap();
         assert_eq!(told.recv().await.unwrap(), News::Relays([("media-a".to_owned(), 8)].into()));
+        let again = Peer { metrics: Some(at(40_124)), ..peer(Service::Router, 2, "router-a", 9) };
+        store.announce(&again, 60_000).await.unwrap();
+        let both = [("media-a".to_owned(), at(40_123)), ("router-a".to_owned(), at(40_124))];
+        assert_eq!(told.recv().await.unwrap(), News::Metrics(both.into()));
         looking.abort();
     }
 

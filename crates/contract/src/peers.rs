@@ -44,6 +44,9 @@ pub struct Peer {
     /// Where its views are served, on loopback of the pod or node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
+    /// Where its metrics are collected; none: on loopback alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Peer {
@@ -59,6 +62,7 @@ impl Peer {
             ng: None,
             pod: String::new(),
             admin: None,
+            metrics: None,
         }
     }
 }

@@ -38,12 +38,20 @@ pub struct AdminState {
     views: Views,
     logs: Logs,
     commands: Commands,
+    more: Router,
 }
 
 impl AdminState {
     /// Without views.
     pub fn new(health: Health, metrics: Metrics) -> Self {
-        Self { health, metrics, views: Views::new(), logs: Logs::new(), commands: Commands::new() }
+        let (views, logs, commands) = (Views::new(), Logs::new(), Commands::new());
+        Self { health, metrics, views, logs, commands, more: Router::new() }
+    }
+
+    /// With what answers in a way of its own: its path comes before a view of that name.
+    pub fn with(mut self, routes: Router) -> Self {
+        self.more = self.more.merge(routes);
+        self
     }
 
     /// With what a service shows and can be told.
@@ -95,6 +103,7 @@ where
     L::Addr: Debug,
     OnLoopback: for<'a> Connected<IncomingStream<'a, L>>,
 {
+    let more = state.more.clone();
     let app = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -102,7 +111,8 @@ where
         .route("/v1", get(names))
         .route("/v1/{view}", get(view))
         .route("/v1/{view}/{id}/{verb}", post(command))
-        .with_state(Arc::new(state));
+        .with_state(Arc::new(state))
+        .merge(more);
     Ok(axum::serve(listener, app.into_make_service_with_connect_info::<OnLoopback>()).await?)
 }
 

@@ -85,6 +85,8 @@ pub struct Reach {
     pub pod: String,
     /// Where its views are served.
     pub admin: Option<SocketAddr>,
+    /// Where its metrics are collected.
+    pub metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -186,6 +188,7 @@ impl Mesh {
             peer.address = reach.address.to_string();
             peer.pod.clone_from(&reach.pod);
             peer.admin = reach.admin;
+            peer.metrics = reach.metrics;
         }
         let (messages, inbox) = mpsc::channel(self.shared.queue);
         let (events, seen) = mpsc::channel(self.shared.queue);

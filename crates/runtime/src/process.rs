@@ -139,6 +139,12 @@ fn ask(socket: &Path, check: Check) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where others collect what is served at `probes`, by the address at which they reach this process; none on loopback.
+fn collected_at(probes: SocketAddr, address: IpAddr) -> Option<SocketAddr> {
+    let at = if probes.ip().is_unspecified() { address } else { probes.ip() };
+    (!probes.ip().is_loopback()).then_some(SocketAddr::new(at, probes.port()))
+}
+
 /// A socket for probes in place of one that an earlier run in this pod left.
 fn probes_socket(path: &Path) -> std::io::Result<UnixListener> {
     match std::fs::remove_file(path) {
@@ -176,6 +182,7 @@ async fn serve<E: Entry>(
         keys: environment.keys.clone(),
         pod: args.pod.clone(),
         admin: Some(views.local_addr()?),
+        metrics: collected_at(told, address),
     };
     let (inside, taking) = mesh.listen(reach).await.with_context(|| format!("inside {address}:{}", args.inside))?;
     own.spawn("mesh", taking);
@@ -268,6 +275,18 @@ mod tests {
             let some = all.iter().enumerate().filter(|(n, _)| *n != left_out).map(|(_, flag)| *flag);
             assert!(Cli::try_parse_from(["x"].into_iter().chain(some)).is_err(), "{}", all[left_out]);
         }
+    }
+
+    #[test]
+    fn metrics_are_collected_where_others_reach_them() {
+        let at = |probes: &str| {
+            let at = collected_at(probes.parse().unwrap(), "192.0.2.7".parse().unwrap());
+            at.map_or_else(|| "nowhere".to_owned(), |at| at.to_string())
+        };
+        assert_eq!(at("0.0.0.0:40123"), "192.0.2.7:40123");
+        assert_eq!(at("[::]:40123"), "192.0.2.7:40123");
+        assert_eq!(at("192.0.2.8:9090"), "192.0.2.8:9090");
+        assert_eq!(at("127.0.0.1:9090"), "nowhere");
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use crate::metrics::{Measures, Pods};
 use crate::observe::News;
 use crate::publish::Publisher;
 use crate::status::{self, Content, Place, Queue};
+use crate::targets::Targets;
 use crate::watch::secrets::{self, Fetched};
 use crate::watch::{Event, ObjectKey, Watch};
 use api::SecretRef;
@@ -70,6 +71,8 @@ pub struct Parts {
     pub events: Events,
     /// The operator's metrics.
     pub measures: Measures,
+    /// Where those of processes are collected.
+    pub targets: Targets,
     /// The process's health.
     pub health: Health,
 }
@@ -107,6 +110,7 @@ pub async fn run(parts: Parts, stop: impl Future<Output = ()>) {
         build: parts.build,
         events: parts.events,
         measures: parts.measures,
+        targets: parts.targets,
         clock: Clock::new(),
         synced: BTreeMap::new(),
         watchers: parts.watch.watchers,
@@ -186,6 +190,7 @@ struct Engine {
     build: Box<Build>,
     events: Events,
     measures: Measures,
+    targets: Targets,
     clock: Clock,
     /// Watchers of a part of the scope that have told everything.
     synced: BTreeMap<Option<String>, usize>,
@@ -255,6 +260,7 @@ impl Engine {
             observers: Observers::new(self.client.clone(), self.clock, self.news.clone()),
         });
         self.measures.leads(self.term.is_some());
+        self.targets.begin();
         self.dirty.extend(self.sites.keys().cloned());
     }
 
@@ -312,6 +318,7 @@ impl Engine {
                 term.observers.remove(namespace);
                 term.shown.remove(namespace);
                 term.publisher.stop(namespace);
+                self.targets.remove(namespace);
             }
             return;
         }
@@ -337,6 +344,7 @@ impl Engine {
         let took = self.clock.now().mono.saturating_sub(before.mono);
         self.measures.step(if turn.compiled.is_some() { "compile" } else { "settle" }, took);
         turn.live.iter().for_each(|lag| self.measures.live(*lag));
+        self.targets.set(namespace, site.targets());
         if let Some(owner) = site.owner() {
             turn.notes.into_iter().for_each(|note| self.events.pbx(namespace, owner, note));
         }

@@ -41,7 +41,7 @@ impl Observers {
         let (client, clock, tell) = (self.client.clone(), self.clock, self.tell(namespace));
         keep(&mut self.stores, namespace, store, |namespace, (at, _)| async move {
             let Some(store) = observe::open(&client, &namespace, &at.name, &at.key).await else { return };
-            tokio::join!(observe::follow(store.clone(), clock, tell.clone()), observe::relays(store, tell));
+            tokio::join!(observe::follow(store.clone(), clock, tell.clone()), observe::peers(store, tell));
         });
     }
 

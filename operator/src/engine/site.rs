@@ -21,7 +21,7 @@ use contract::{Now, Service};
 use kube::api::DynamicObject;
 use runtime::stream::registry::Acks;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -131,6 +131,8 @@ pub struct Site {
     due: Option<Duration>,
     /// Who is registered, once the store has said so.
     registered: Option<BTreeMap<String, Registration>>,
+    /// Where the metrics of each pod are collected, once the store has said so.
+    metrics: Option<BTreeMap<String, SocketAddr>>,
     /// What is wrong with the Pbx's objects or pods.
     trouble: Option<(String, String)>,
     /// When what the Pbx shows was last written.
@@ -159,6 +161,7 @@ impl Site {
             settle_at: None,
             due: None,
             registered: None,
+            metrics: None,
             trouble: None,
             figures_written: None,
         }
@@ -243,6 +246,7 @@ impl Site {
     pub fn end(&mut self) {
         (self.latch, self.acks, self.built, self.due) = (None, None, None, None);
         (self.registered, self.relays, self.figures_written) = (None, Relays::default(), None);
+        self.metrics = None;
         self.resources.end();
     }
 

@@ -50,6 +50,20 @@ async fn health_metrics_and_views_are_served() {
     server.abort();
 }
 
+#[tokio::test]
+async fn what_answers_in_a_way_of_its_own_comes_before_a_view() {
+    let mut running = Running::new();
+    running.view("targets", || async { serde_json::json!([]) });
+    running.view("others", || async { serde_json::json!([]) });
+    let own = axum::Router::new().route("/v1/targets", axum::routing::get(|| async { "own" }));
+    let state = AdminState::new(Health::new(Clock::new()), Metrics::new()).of(&running).with(own);
+    let (addr, serving) = serve("127.0.0.1:0".parse().unwrap(), state).await.unwrap();
+    let server = tokio::spawn(serving);
+    assert_eq!(get(addr, "/v1/targets").await, (200, "own".into()));
+    assert_eq!(get(addr, "/v1/others").await, (200, "[]".into()));
+    server.abort();
+}
+
 /// A log that counts how often somebody began to wait for it.
 struct Watched(Log<&'static str>, Arc<AtomicUsize>);
 

@@ -28,7 +28,8 @@ fn keys(byte: u8) -> Arc<KeyRing> {
 
 async fn process(service: Service, name: ProcessId, keys: Arc<KeyRing>, queue: usize) -> Process {
     let mesh = Mesh::with_queue(queue);
-    let reach = Reach { address: "127.0.0.1:0".parse().unwrap(), keys, pod: format!("pod-{name}"), admin: None };
+    let reach =
+        Reach { address: "127.0.0.1:0".parse().unwrap(), keys, pod: format!("pod-{name}"), admin: None, metrics: None };
     let (_, taking) = mesh.listen(reach).await.unwrap();
     let taking = tokio::spawn(taking);
     let member = mesh.join(Peer::new(service, name));

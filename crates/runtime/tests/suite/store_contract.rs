@@ -324,6 +324,7 @@ fn peer(service: Service, process: u64, load: u64) -> Peer {
         ng: Some("10.0.0.7:2223".parse().unwrap()),
         pod: format!("pbx-{}", service.as_str()),
         admin: Some("127.0.0.1:9091".parse().unwrap()),
+        metrics: Some("10.0.0.7:9090".parse().unwrap()),
         ..Peer::new(service, ProcessId(process))
     }
 }

@@ -5,7 +5,8 @@ use anyhow::{Context, Result, bail, ensure};
 use cluster_tests::{Calls, Cluster, Space};
 use e2e::eventually;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -19,7 +20,7 @@ fn chart() -> String {
 /// CRDs of the Prometheus operator, as far as it takes to have such objects judged.
 const MONITORING: &str = r#"{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
 "metadata": {"name": "PLURAL.monitoring.coreos.com"}, "spec": {"group": "monitoring.coreos.com", "scope": "Namespaced",
-"names": {"kind": "KIND", "plural": "PLURAL"}, "versions": [{"name": "v1", "served": true, "storage": true,
+"names": {"kind": "KIND", "plural": "PLURAL"}, "versions": [{"name": "VERSION", "served": true, "storage": true,
 "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}}"#;
 
 /// Every object of every values file is one that the API server would take.
@@ -36,8 +37,13 @@ fn every_rendered_object_passes_the_api_server() -> Result<()> {
             space.cluster.kubectl(&[&fixed, options].concat()).map(drop).with_context(|| name.to_owned())
         };
         space.cluster.apply_definitions(&dir.join("crds").display().to_string())?;
-        for (kind, plural) in [("PodMonitor", "podmonitors"), ("PrometheusRule", "prometheusrules")] {
-            let text = MONITORING.replace("KIND", kind).replace("PLURAL", plural);
+        let monitoring = [
+            ("PodMonitor", "podmonitors", "v1"),
+            ("PrometheusRule", "prometheusrules", "v1"),
+            ("ScrapeConfig", "scrapeconfigs", "v1alpha1"),
+        ];
+        for (kind, plural, version) in monitoring {
+            let text = MONITORING.replace("KIND", kind).replace("PLURAL", plural).replace("VERSION", version);
             apply(plural, &text, &[])?;
             let name = format!("crd/{plural}.monitoring.coreos.com");
             space.cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", &name])?;
@@ -53,7 +59,7 @@ fn every_rendered_object_passes_the_api_server() -> Result<()> {
             let rendered = space.cluster.helm(&fixed)?;
             apply("rendered.yaml", &rendered, &["--dry-run=server"]).with_context(|| values.clone())?;
         }
-        for plural in ["podmonitors", "prometheusrules"] {
+        for (_, plural, _) in monitoring {
             space.cluster.kubectl(&["delete", "crd", &format!("{plural}.monitoring.coreos.com")])?;
         }
         Ok(())
@@ -257,5 +263,42 @@ fn applied_without_helm() -> Result<()> {
         talk(space, "1")?;
         space.cluster.kubectl(&["delete", "-n", &namespace, "-f", &file, "--timeout=120s"])?;
         nothing_is_left(space)
+    })
+}
+
+/// Where pods declare no ports, the operator says where their metrics are, and that is where they are.
+#[test]
+fn prometheus_is_told_of_pods_on_host_network() -> Result<()> {
+    Space::test("targets", |space| {
+        space.install(&[])?;
+        let namespace = format!("/api/v1/namespaces/{}", space.namespace);
+        let path = format!("{namespace}/services/kubepbx-operator:metrics/proxy/v1/targets");
+        let services =
+            [("balancer", true), ("media", true), ("registrar", false), ("router", false), ("conference", false)];
+        for (service, on_host) in services {
+            for pod in space.pods(service)? {
+                let mut last = String::new();
+                let told = eventually("it is told of", Duration::from_secs(15), || {
+                    last = space.raw(&path).unwrap_or_else(|error| format!("{error:#}"));
+                    let groups: Vec<Value> = serde_json::from_str(&last).ok()?;
+                    groups.into_iter().find(|group| group["labels"]["pod"] == pod.name())
+                });
+                let group = told.with_context(|| format!("{}: {last}", pod.name()))?;
+                let labels = json!({
+                    "namespace": space.namespace,
+                    "pod": pod.name(),
+                    "container": service,
+                    "app_kubernetes_io_component": service,
+                    "app_kubernetes_io_instance": "pbx",
+                    "__meta_kubepbx_host_network": on_host.to_string(),
+                });
+                ensure!(group["labels"] == labels, "{group}");
+                let at: SocketAddr = group["targets"][0].as_str().context("no target")?.parse()?;
+                ensure!(pod.0["status"]["podIP"] == at.ip().to_string(), "{group}");
+                let metrics = space.raw(&format!("{namespace}/pods/{}:{}/proxy/metrics", pod.name(), at.port()))?;
+                ensure!(metrics.contains("\nkubepbx_peers "), "{}: {metrics}", pod.name());
+            }
+        }
+        Ok(())
     })
 }

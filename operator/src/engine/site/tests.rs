@@ -334,6 +334,29 @@ fn a_change_of_the_pbx_rolls_and_without_one_nothing_is_made() {
 }
 
 #[test]
+fn metrics_are_collected_where_peers_say_of_pods_that_are_there() {
+    let mut rig = led();
+    rig.pods();
+    assert_eq!(rig.site.targets(), None, "the store has not said so");
+    let at = |address: &str| -> SocketAddr { address.parse().unwrap() };
+    let told = [("router", "10.0.0.7:9090"), ("media", "192.0.2.7:40123"), ("gone", "10.0.0.8:9090")];
+    let told = told.map(|(pod, address)| (pod.to_owned(), at(address)));
+    rig.site.news(News::Metrics(told.into()), &mut rig.statuses);
+    rig.site.pods.values_mut().for_each(|seen| seen.node = Some([192, 0, 2, 7].into()));
+    let targets = rig.site.targets().unwrap();
+    let shown = targets.iter().map(|t| (t.pod.as_str(), t.service, t.pbx.as_str(), t.at, t.on_host));
+    assert_eq!(
+        shown.collect::<Vec<_>>(),
+        [
+            ("media", Service::Media, "main", at("192.0.2.7:40123"), true),
+            ("router", Service::Router, "main", at("10.0.0.7:9090"), false),
+        ]
+    );
+    rig.site.end();
+    assert_eq!(rig.site.targets(), None);
+}
+
+#[test]
 fn the_sessions_that_relays_carry_are_counted() {
     let mut rig = led();
     rig.pods();

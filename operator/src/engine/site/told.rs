@@ -6,9 +6,11 @@ use crate::compile::endpoint;
 use crate::figures::Figures;
 use crate::observe::{News, Observed};
 use crate::status::{self, Aspect, Content, Place, Queue, Verdict};
+use crate::targets::Target;
 use crate::watch::{Known, Seen};
 use api::{Kind, ResourceId};
 use contract::{Now, Service};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 impl Site {
@@ -52,11 +54,15 @@ impl Site {
         }
     }
 
-    /// What the store says of who is registered and of what relays carry.
+    /// What the store says of who is registered, of what relays carry and of where metrics are collected.
     pub fn news(&mut self, news: News, statuses: &mut Queue) {
         let names: Vec<String> = match news {
             News::Relays(sessions) => return self.relays.news(sessions),
             News::Cpu(used) => return self.relays.cpu(used),
+            News::Metrics(at) => {
+                self.metrics = Some(at);
+                return;
+            }
             News::All(all) => {
                 self.registered = Some(all);
                 // Also those that are not in it: the status of before may say otherwise.
@@ -75,6 +81,16 @@ impl Site {
         for id in names.iter().flat_map(|name| self.resources.endpoints(name)) {
             statuses.push((self.name.clone(), id.clone(), Aspect::Observed));
         }
+    }
+
+    /// Whose metrics are collected where; none: the store has not said so.
+    pub fn targets(&self) -> Option<Vec<Target>> {
+        let target = |(name, at): (&String, &SocketAddr)| {
+            let Seen { pod, pbx, node, .. } = self.pods.get(name)?;
+            let on_host = *node == Some(at.ip());
+            Some(Target { at: *at, pod: name.clone(), service: pod.service, pbx: pbx.clone(), on_host })
+        };
+        Some(self.metrics.as_ref()?.iter().filter_map(target).collect())
     }
 
     /// What the Pbx is to show, and which it is.

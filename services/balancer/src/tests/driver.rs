@@ -286,7 +286,7 @@ async fn what_a_process_elsewhere_does_not_take_goes_to_the_next() {
     let elsewhere = Environment { mesh: Mesh::new(), ..environment.clone() };
     for one in [&environment, &elsewhere] {
         let address = "127.0.0.1:0".parse().unwrap();
-        let reach = Reach { address, keys: one.keys.clone(), pod: String::new(), admin: None };
+        let reach = Reach { address, keys: one.keys.clone(), pod: String::new(), admin: None, metrics: None };
         tokio::spawn(one.mesh.listen(reach).await.unwrap().1);
     }
     tokio::spawn(serve(elsewhere.clone(), Service::Registrar, REGISTRAR));
