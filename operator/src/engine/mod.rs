@@ -345,6 +345,7 @@ impl Engine {
         let took = self.clock.now().mono.saturating_sub(before.mono);
         self.measures.step(if turn.compiled.is_some() { "compile" } else { "settle" }, took);
         turn.live.iter().for_each(|lag| self.measures.live(*lag));
+        self.targets.set(namespace, site.targets());
         if let Some(owner) = site.owner() {
             turn.notes.into_iter().for_each(|note| self.events.pbx(namespace, owner, note));
         }
