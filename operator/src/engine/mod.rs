@@ -341,7 +341,6 @@ impl Engine {
             changed,
         };
         let turn = site.turn(&mut tools);
-        self.targets.set(namespace, site.targets());
         let took = self.clock.now().mono.saturating_sub(before.mono);
         self.measures.step(if turn.compiled.is_some() { "compile" } else { "settle" }, took);
         turn.live.iter().for_each(|lag| self.measures.live(*lag));
