@@ -479,7 +479,7 @@ impl Engine {
             }
             Finished::Written(writing, written) => {
                 let Writing { place, uid, content, notes } = *writing;
-                let (namespace, id, _) = &place;
+                let (namespace, id) = &place;
                 match &written {
                     Ok(Some(version)) => {
                         notes.into_iter().for_each(|note| self.events.tell(namespace, id, &uid, note));
@@ -513,15 +513,13 @@ impl Engine {
         while let Some(place) = self.statuses.next(now.mono) {
             let Some(site) = self.sites.get(&place.0) else { continue };
             let Some((uid, content)) = site.content(&place, now) else { continue };
-            let notes = match (&content, site.get(&place.1)) {
-                (Content::Conditions(new), Some(known)) => events::notes(&known.conditions, new),
-                _ => Vec::new(),
-            };
+            let before = site.get(&place.1).map(|known| known.conditions.as_slice()).unwrap_or_default();
+            let notes = events::notes(before, &content.conditions);
             self.statuses.begin(place.clone(), now.mono);
             let writing = Box::new(Writing { place, uid, content, notes });
             let client = self.client.clone();
             self.jobs.spawn(async move {
-                let (namespace, id, _) = &writing.place;
+                let (namespace, id) = &writing.place;
                 let write = status::write(&client, namespace, id, &writing.uid, &writing.content);
                 let written = tokio::time::timeout(LIMIT, write).await;
                 let written = written.unwrap_or_else(|_| Err("the API server does not answer".into()));

@@ -13,7 +13,7 @@ use crate::observe::Registration;
 use crate::programmed::{Facts, Latch, Pod, Programmed};
 use crate::publish::Publisher;
 use crate::scale::Settings;
-use crate::status::{self, Aspect, Queue};
+use crate::status::{self, Cause, Queue};
 use crate::watch::secrets::Fetched;
 use crate::watch::{Fact, Key, Known, ObjectKey, Seen};
 use api::{Kind, PbxSpec, ResourceId, SecretRef, Spec, State, Status};
@@ -174,8 +174,7 @@ impl Site {
                 Put::Changed => true,
                 Put::Status => {
                     // An echo of our own write, which is as it should be; or somebody else's, which is not.
-                    statuses.push((self.name.clone(), id.clone(), Aspect::Conditions));
-                    statuses.push((self.name.clone(), id, Aspect::Observed));
+                    statuses.push((self.name.clone(), id), Cause::Conditions);
                     false
                 }
                 Put::Nothing => false,
@@ -297,13 +296,8 @@ impl Site {
         if let Some(latch) = &mut self.latch {
             latch.changed(&delta, tools.now.mono);
         }
-        let statuses = delta.statuses.iter().filter(|(_, status)| status.is_some());
-        for (id, _) in statuses {
-            // Who waits for Ready is to find the rest written.
-            if matches!(id.kind, Kind::Pbx | Kind::PbxEndpoint) {
-                tools.statuses.push((self.name.clone(), id.clone(), Aspect::Observed));
-            }
-            tools.statuses.push((self.name.clone(), id.clone(), Aspect::Conditions));
+        for (id, _) in delta.statuses.iter().filter(|(_, status)| status.is_some()) {
+            tools.statuses.push((self.name.clone(), id.clone()), Cause::Conditions);
         }
         let pbx = self.resources.pbx().map(|(pbx, _)| pbx);
         match pbx {
@@ -389,9 +383,7 @@ impl Site {
         if trouble != self.trouble {
             self.trouble = trouble;
             if let Some((pbx, _)) = self.resources.pbx() {
-                for aspect in [Aspect::Observed, Aspect::Conditions] {
-                    tools.statuses.push((self.name.clone(), pbx.resource.id(), aspect));
-                }
+                tools.statuses.push((self.name.clone(), pbx.resource.id()), Cause::Conditions);
             }
         }
     }
@@ -460,7 +452,7 @@ impl Site {
             if programmed == Programmed::True {
                 turn.live.extend(latch.since(&id).map(|since| tools.now.mono.saturating_sub(since)));
             }
-            tools.statuses.push((self.name.clone(), id, Aspect::Conditions));
+            tools.statuses.push((self.name.clone(), id), Cause::Conditions);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Statuses: the conditions of every resource and what was observed of it, written by server-side apply and only when they differ.
 //!
-//! [`plan`] decides what to write of one resource, [`Queue`] which is next: the operator writes at most twenty statuses a
+//! [`plan`] decides which conditions stand in one, [`Queue`] which is next: the operator writes at most twenty statuses a
 //! second in all, each resource waits once however often it changes, and what is written is what holds then.
 
 mod queue;
@@ -13,34 +13,25 @@ use api::conditions::{self, Condition, ConditionStatus};
 use api::{ResourceId, State, Status};
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-pub use queue::{Aspect, Place, Queue};
+pub use queue::{Cause, Place, Queue};
+use serde::Serialize;
 use serde_json::json;
 use std::time::Duration;
 
-/// What is written of a status.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Content {
+/// The field manager of statuses.
+const MANAGER: &str = "kubepbx-status";
+
+/// The conditions that are ours; what others say of a resource stays theirs.
+pub const CONDITIONS: [&str; 4] = ["Accepted", "ResolvedRefs", "Programmed", "Ready"];
+
+/// All that the operator says in a status. A field that is not said any longer is taken away.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Content {
     /// All its conditions.
-    Conditions(Vec<Condition>),
+    pub conditions: Vec<Condition>,
     /// What was observed.
-    Observed(Observed),
-}
-
-impl Content {
-    /// The field manager.
-    fn manager(&self) -> &'static str {
-        match self {
-            Content::Conditions(_) => "kubepbx-conditions",
-            Content::Observed(_) => "kubepbx-observed",
-        }
-    }
-
-    fn status(&self) -> serde_json::Value {
-        match self {
-            Content::Conditions(conditions) => json!({"conditions": conditions}),
-            Content::Observed(observed) => json!(observed),
-        }
-    }
+    #[serde(flatten)]
+    pub observed: Observed,
 }
 
 /// What holds of a resource now.
@@ -54,10 +45,10 @@ pub struct Verdict<'a> {
     pub pods: Option<&'a (String, String)>,
 }
 
-/// The conditions to write, if they differ from those that are there. `now` is wall time since the UNIX epoch.
+/// The conditions that are to stand where `old` do. `now` is wall time since the UNIX epoch.
 ///
-/// Nothing is written of a generation before it is judged whether it is live. What is held keeps `Programmed` as it was
-/// when the generation that it is about was live.
+/// None: nothing is written of a generation before it is judged whether it is live. What is held keeps `Programmed` as it
+/// was when the generation that it is about was live.
 pub fn plan(old: &[Condition], verdict: Verdict<'_>, now: Duration) -> Option<Vec<Condition>> {
     let Verdict { compiled, programmed, pods } = verdict;
     let generation = compiled.generation;
@@ -85,10 +76,10 @@ pub fn plan(old: &[Condition], verdict: Verdict<'_>, now: Duration) -> Option<Ve
     let blocking = blocking.or_else(|| pods.cloned());
     let (reason, message) = blocking.clone().unwrap_or_else(|| ("Ready".into(), String::new()));
     conditions::set(&mut new, "Ready", blocking.is_none(), &reason, &message, generation, now);
-    (new != old).then_some(new)
+    Some(new)
 }
 
-/// Writes a part of a status. Gives the resource version that they have made.
+/// Writes a status. Gives the resource version that this has made.
 ///
 /// # Errors
 /// What the API server said; an object that is gone, or is another one by now, is none.
@@ -105,9 +96,9 @@ pub async fn write(
         "apiVersion": kind.api_version,
         "kind": kind.kind,
         "metadata": {"name": id.name, "uid": uid},
-        "status": content.status(),
+        "status": content,
     });
-    match api.patch_status(&id.name, &PatchParams::apply(content.manager()).force(), &Patch::Apply(patch)).await {
+    match api.patch_status(&id.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await {
         Ok(object) => Ok(Some(crate::apply::version(&object.metadata))),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
         Err(error) => Err(text(&error)),

@@ -1,6 +1,8 @@
 //! What is written of a resource, by what was written before and what holds now.
 
 use super::*;
+use crate::figures::Figures;
+use crate::observe::Registration;
 use crate::programmed::Reason;
 use api::Kind;
 use api::{Change, Compiler, Held, Resource, Spec};
@@ -58,7 +60,7 @@ fn a_good_resource_is_ready_once_it_is_live_everywhere_and_then_rests() {
     assert_eq!(short(&live)[2..], ["Programmed=True 1 Programmed", "Ready=True 1 Ready"]);
     assert_eq!(live[0], waiting[0], "what did not flip keeps its time");
     assert_ne!(live[3].last_transition_time, waiting[3].last_transition_time);
-    assert_eq!(plan(&live, verdict(&good, Some(&Programmed::True)), AT * 3), None);
+    assert_eq!(plan(&live, verdict(&good, Some(&Programmed::True)), AT * 3).unwrap(), live);
     // A new generation that compiles to the same is written once, and no time moves.
     let same = compiled(&["1", "1"]);
     let renewed = plan(&live, verdict(&same, Some(&Programmed::True)), AT * 4).unwrap();
@@ -103,4 +105,17 @@ fn only_a_true_of_this_generation_says_that_it_was_live() {
     assert!(was_live(&known(1, &live)) && !was_live(&known(2, &live)) && !was_live(&known(1, &[])));
     let not = plan(&live, verdict(&compiled(&["1"]), Some(&not())), AT).unwrap();
     assert!(!was_live(&known(1, &not)));
+}
+
+#[test]
+fn a_status_says_all_that_is_ours_at_once() {
+    let conditions = plan(&[], verdict(&compiled(&["1"]), Some(&Programmed::True)), AT).unwrap();
+    let kinds: Vec<&str> = conditions.iter().map(|condition| condition.kind.as_str()).collect();
+    assert_eq!(kinds, CONDITIONS);
+    let status = |observed| serde_json::to_value(Content { conditions: conditions.clone(), observed }).unwrap();
+    let observed = Registration::default().status();
+    assert_eq!(status(observed), json!({"conditions": conditions, "registered": false, "contacts": 0}));
+    let figures = Figures { sessions: Some(7), ..Figures::default() };
+    assert_eq!(status(Observed::Pbx(figures.into())), json!({"conditions": conditions, "sessions": 7}));
+    assert_eq!(status(Observed::Nothing), json!({"conditions": conditions}));
 }

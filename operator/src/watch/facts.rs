@@ -6,6 +6,8 @@ use crate::apply::Live;
 use crate::engine::Marks;
 use crate::observe::Observed;
 use crate::programmed;
+use crate::status::CONDITIONS;
+use api::conditions::Condition;
 use api::{Kind, Resource, ResourceId, Spec};
 use k8s_openapi::api::core::v1::{self as core, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -37,7 +39,9 @@ pub(super) fn resource(kind: Kind, raw: Raw) -> Option<(Key, Fact)> {
     let resource = Resource { name, generation: metadata.generation.unwrap_or_default(), created, spec };
     // A status that somebody has spoilt is as none: it is written anew.
     let conditions = status.get_mut("conditions").map(Value::take);
-    let conditions = conditions.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
+    let mut conditions: Vec<Condition> =
+        conditions.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
+    conditions.retain(|condition| CONDITIONS.contains(&condition.kind.as_str()));
     let observed = Observed::read(kind, status);
     let uid = metadata.uid.unwrap_or_default();
     Some((key, Fact::Resource(Box::new(Known { resource, uid, version, conditions, observed }))))
@@ -79,15 +83,18 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_is_read_with_its_conditions_and_one_that_cannot_be_is_said_to_be_so() {
+    fn a_resource_is_read_with_our_conditions_and_one_that_cannot_be_is_said_to_be_so() {
+        let condition = |kind: &str| {
+            json!({"type": kind, "status": "True", "observedGeneration": 2, "lastTransitionTime": "1970-01-01T00:01:41Z",
+                   "reason": kind, "message": ""})
+        };
         let mut text = json!({
             "apiVersion": "kubepbx.io/v1alpha1", "kind": "PbxEndpoint",
             "metadata": {"name": "8005", "namespace": "tel", "uid": "u", "generation": 3, "resourceVersion": "7",
                          "managedFields": [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {}}}],
                          "creationTimestamp": "1970-01-01T00:01:40Z"},
             "spec": {"context": "from-external"},
-            "status": {"registered": true, "contacts": 2, "conditions": [{"type": "Ready", "status": "True", "observedGeneration": 2,
-                       "lastTransitionTime": "1970-01-01T00:01:41Z", "reason": "Ready", "message": ""}]},
+            "status": {"registered": true, "contacts": 2, "conditions": [condition("Stranger"), condition("Ready")]},
         });
         let (key, fact) = resource(Kind::PbxEndpoint, read(text.clone())).unwrap();
         assert_eq!(key, Key::Resource(ResourceId { kind: Kind::PbxEndpoint, name: "8005".into() }));
@@ -96,7 +103,8 @@ mod tests {
         assert_eq!(known.resource.created, Some(Duration::from_secs(100)));
         let Observed::Endpoint(registered) = &known.observed else { panic!("{:?}", known.observed) };
         assert_eq!((registered.registered, registered.contacts), (Some(true), Some(2)));
-        assert_eq!((known.conditions.len(), known.conditions[0].observed_generation), (1, 2));
+        let conditions: Vec<_> = known.conditions.iter().map(|c| (c.kind.as_str(), c.observed_generation)).collect();
+        assert_eq!(conditions, [("Ready", 2)], "what others say is theirs");
         text["spec"] = json!({"context": 5});
         let (_, fact) = resource(Kind::PbxEndpoint, read(text)).unwrap();
         assert!(matches!(fact, Fact::Unreadable(why) if why.contains("invalid type")));

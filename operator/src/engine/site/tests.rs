@@ -7,7 +7,6 @@ use crate::engine::Marks;
 use crate::figures::EVERY;
 use crate::observe::{News, Observed, Registration};
 use crate::programmed;
-use crate::status::Content;
 use api::conditions::ConditionStatus;
 use api::{Resource, SecretValue};
 use contract::ProcessId;
@@ -67,6 +66,12 @@ impl Rig {
     fn phone(&mut self, name: &str, context: &str) {
         let at = json!({"name": "phones", "key": name});
         let spec = json!({"context": context, "aor": {}, "auth": {"username": name, "passwordSecretRef": at}});
+        self.put(name, Spec::Endpoint(serde_json::from_value(spec).unwrap()));
+    }
+
+    /// One that anybody may be, with a place to register if it has an `aor`.
+    fn endpoint(&mut self, name: &str, aor: bool) {
+        let spec = if aor { json!({"context": "x", "aor": {}}) } else { json!({"context": "x"}) };
         self.put(name, Spec::Endpoint(serde_json::from_value(spec).unwrap()));
     }
 
@@ -188,34 +193,29 @@ impl Rig {
         self.site.put(Key::Pod(name.into()), Fact::Pod(seen), &mut self.statuses);
     }
 
-    /// Writes all statuses that wait and gives those written, each as name and what Ready says.
+    /// Writes all statuses that wait and gives those written, each as name, what Ready says and what was observed.
     fn write(&mut self) -> Vec<String> {
         let mut out = Vec::new();
-        loop {
-            self.now += Duration::from_millis(50);
-            let Some(place) = self.statuses.next(self.now) else { return out };
+        while let Some(place) = self.statuses.next(self.now) {
             let Some((_, content)) = self.site.content(&place, Now { mono: self.now, wall: WALL }) else { continue };
             self.statuses.begin(place.clone(), self.now);
-            let name = &place.1.name;
-            out.push(match &content {
-                Content::Observed(Observed::Endpoint(registered)) => {
-                    format!("{name} has {}", registered.contacts.unwrap())
-                }
-                Content::Observed(Observed::Pbx(figures)) => {
+            let ready = content.conditions.iter().find(|c| c.kind == "Ready").unwrap();
+            let ready = if ready.status == ConditionStatus::True { "True" } else { &ready.reason };
+            let observed = match &content.observed {
+                Observed::Endpoint(registered) => format!(", has {}", registered.contacts.unwrap()),
+                Observed::Pbx(figures) => {
                     let sessions = figures.sessions.map_or(String::new(), |n| format!(" {n} sessions"));
-                    format!("{name} shows {} pods{sessions}", figures.pods.as_deref().unwrap_or("no"))
+                    format!(", shows {} pods{sessions}", figures.pods.as_deref().unwrap_or("no"))
                 }
-                Content::Observed(Observed::Nothing) => panic!("nothing is written of {name}"),
-                Content::Conditions(conditions) => {
-                    let ready = conditions.iter().find(|c| c.kind == "Ready").unwrap();
-                    let ok = ready.status == ConditionStatus::True;
-                    format!("{name} {}", if ok { "True" } else { &ready.reason })
-                }
-            });
+                Observed::Nothing => String::new(),
+            };
+            out.push(format!("{} {ready}{observed}", place.1.name));
             self.version += 1;
             self.site.written(&place.1, self.version, content, self.now);
             self.statuses.end(place, true, self.now);
+            self.now += Duration::from_millis(50);
         }
+        out
     }
 }
 
@@ -245,7 +245,7 @@ fn whoever_leads_fetches_compiles_publishes_and_applies_and_then_rests() {
     assert!(rig.publisher.acks("tel").is_some());
     rig.pods();
     rig.turn();
-    assert_eq!(rig.write(), ["main shows 5/5 pods", "main True", "1 True", "x True"]);
+    assert_eq!(rig.write(), ["main True, shows 5/5 pods", "x True", "1 True"]);
     assert!(rig.rest().is_empty() && rig.write().is_empty());
     assert_eq!((rig.site.deadline(), rig.site.waiting()), (None, 0));
     // The same again is no change.
@@ -268,15 +268,81 @@ fn who_is_registered_is_written_once_the_store_has_said_so_and_only_when_it_chan
     news(&mut rig, News::All([("1".to_owned(), one(2)), ("stranger".to_owned(), one(1))].into()));
     rig.phone("2", "x");
     rig.turn();
-    assert_eq!(rig.write(), ["1 has 2", "2 has 0", "2 NoPods"]);
+    assert_eq!(rig.write(), ["1 NoPods, has 2", "2 NoPods, has 0"]);
     news(&mut rig, News::One("1".into(), one(2)));
     assert!(rig.write().is_empty());
     news(&mut rig, News::One("1".into(), one(0)));
-    assert_eq!(rig.write(), ["1 has 0"]);
+    assert_eq!(rig.write(), ["1 NoPods, has 0"]);
     news(&mut rig, News::One("2".into(), one(1)));
-    assert_eq!(rig.write(), ["2 has 1"]);
+    assert_eq!(rig.write(), ["2 NoPods, has 1"]);
     news(&mut rig, News::All(BTreeMap::new()));
-    assert_eq!(rig.write(), ["2 has 0"]);
+    assert_eq!(rig.write(), ["2 NoPods, has 0"]);
+    // What cannot register has nothing to say of it.
+    rig.endpoint("2", false);
+    rig.turn();
+    assert_eq!(rig.write(), ["2 NoPods"]);
+}
+
+#[test]
+fn a_hundred_endpoints_that_are_applied_cost_a_hundred_writes() {
+    let mut rig = led();
+    rig.pods();
+    rig.turn();
+    rig.site.news(News::All(BTreeMap::new()), &mut rig.statuses);
+    rig.write();
+    let mut written = Vec::new();
+    for batch in 0..10 {
+        (0..10).for_each(|n| rig.endpoint(&format!("e{batch}{n}"), true));
+        rig.turn();
+        // The statuses of the batch before; of this one nothing is said before pods had time to take it.
+        written.extend(rig.write());
+        assert_eq!(written.len(), batch * 10);
+        rig.now += Duration::from_millis(200);
+        rig.pods();
+        rig.turn();
+    }
+    written.extend(rig.write());
+    assert!(written.len() == 100 && written.iter().all(|one| one.ends_with(" True, has 0")), "{written:?}");
+    let each: BTreeSet<&String> = written.iter().collect();
+    assert_eq!(each.len(), 100);
+    // They come back as they were written, and rest.
+    for name in ["e00", "e99"] {
+        let id = ResourceId { kind: Kind::PbxEndpoint, name: name.into() };
+        let echo = rig.site.get(&id).unwrap().clone();
+        assert!(!rig.site.put(Key::Resource(id), Fact::Resource(Box::new(echo)), &mut rig.statuses));
+    }
+    assert!(rig.rest().is_empty() && rig.write().is_empty() && rig.statuses.is_empty());
+}
+
+#[test]
+fn what_an_earlier_leader_observed_stays_until_this_one_knows_better() {
+    let mut rig = led();
+    rig.pods();
+    let two = Registration { contacts: 2, since: Some(100) };
+    rig.site.news(News::All([("1".to_owned(), two)].into()), &mut rig.statuses);
+    rig.site.news(News::Relays([("media".to_owned(), 25)].into()), &mut rig.statuses);
+    rig.turn();
+    assert_eq!(rig.write().len(), 3);
+    rig.site.end();
+    rig.site.begin(4, Found::default());
+    rig.rest();
+    assert!(rig.write().is_empty());
+    // Other conditions take along what stands there.
+    rig.pbx("two");
+    rig.phone("1", "nowhere");
+    rig.rest();
+    rig.pods();
+    rig.turn();
+    let mut written = rig.write();
+    written.sort();
+    assert_eq!(written, ["1 ContextNotFound, has 2", "main True, shows 5/5 pods 25 sessions"]);
+    rig.site.news(News::All(BTreeMap::new()), &mut rig.statuses);
+    rig.site.news(News::Relays([("media".to_owned(), 24)].into()), &mut rig.statuses);
+    rig.now += EVERY;
+    rig.turn();
+    let mut written = rig.write();
+    written.sort();
+    assert_eq!(written, ["1 ContextNotFound, has 0", "main True, shows 5/5 pods 24 sessions"]);
 }
 
 #[test]
@@ -374,7 +440,7 @@ fn the_sessions_that_relays_carry_are_counted() {
 }
 
 #[test]
-fn a_pbx_shows_pods_and_relays_at_once_and_sessions_seldom() {
+fn a_pbx_shows_pods_and_relays_at_once_and_sessions_seldom_or_with_its_conditions() {
     let mut rig = led();
     rig.pods();
     rig.turn();
@@ -384,18 +450,18 @@ fn a_pbx_shows_pods_and_relays_at_once_and_sessions_seldom() {
         rig.turn();
         rig.write()
     };
-    assert_eq!(carry(&mut rig, 25), ["main shows 5/5 pods 25 sessions"]);
+    assert_eq!(carry(&mut rig, 25), ["main True, shows 5/5 pods 25 sessions"]);
     assert!(carry(&mut rig, 26).is_empty() && carry(&mut rig, 27).is_empty());
     assert!(rig.site.deadline().is_some_and(|due| due <= rig.now + EVERY));
     rig.now += EVERY;
     assert!(rig.site.is_due(rig.now));
     rig.turn_at(false);
-    assert_eq!(rig.write(), ["main shows 5/5 pods 27 sessions"]);
+    assert_eq!(rig.write(), ["main True, shows 5/5 pods 27 sessions"]);
     rig.now += EVERY;
     rig.turn();
     assert!(rig.write().is_empty(), "at rest");
     // More relays are wanted, with the arithmetic; then one takes no new sessions.
-    assert_eq!(carry(&mut rig, 900), ["main shows 5/5 pods 900 sessions"]);
+    assert_eq!(carry(&mut rig, 900), ["main True, shows 5/5 pods 900 sessions"]);
     let id = ResourceId { kind: Kind::Pbx, name: "main".into() };
     let shown = |rig: &Rig| match &rig.site.get(&id).unwrap().observed {
         Observed::Pbx(figures) => figures.as_ref().clone(),
@@ -403,6 +469,12 @@ fn a_pbx_shows_pods_and_relays_at_once_and_sessions_seldom() {
     };
     assert_eq!((shown(&rig).relays, shown(&rig).desired_relays), (Some(1), Some(5)));
     assert_eq!(shown(&rig).scaling.unwrap(), "5 relays: (900 sessions + 50 warm) / 200: 5");
+    // Conditions do not wait until sessions are due, and take them along.
+    assert!(carry(&mut rig, 901).is_empty());
+    let key = ObjectKey { kind: "Deployment".into(), name: "main-router".into() };
+    rig.site.done(key, Done::Failed("forbidden".into()), rig.now);
+    rig.turn();
+    assert_eq!(rig.write(), ["main ApplyFailed, shows 5/5 pods 901 sessions"]);
     rig.mark("media", Some(WALL));
     rig.turn();
     assert_eq!(rig.write().len(), 1);

@@ -5,7 +5,7 @@ use crate::apply::Pods;
 use crate::compile::endpoint;
 use crate::figures::Figures;
 use crate::observe::{News, Observed};
-use crate::status::{self, Aspect, Content, Place, Queue, Verdict};
+use crate::status::{self, Cause, Content, Place, Queue, Verdict};
 use crate::targets::Target;
 use crate::watch::{Known, Seen};
 use api::{Kind, ResourceId};
@@ -14,42 +14,49 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 impl Site {
-    /// What to write at a place, with the uid of the resource; none: it rests.
-    pub fn content(&self, place: &Place, now: Now) -> Option<(String, Content)> {
-        let (_, id, aspect) = place;
+    /// What the status of a resource is to say, with its uid; none: it says so, or is not to say anything yet.
+    pub fn content(&self, (_, id): &Place, now: Now) -> Option<(String, Content)> {
         let known = self.resources.get(id)?;
-        let content = match aspect {
-            Aspect::Conditions => {
-                let compiled = self.resources.compiler()?.statuses().get(id)?;
-                let programmed = self.latch.as_ref()?.get(id);
-                let pods = self.trouble.as_ref().filter(|_| id.kind == Kind::Pbx);
-                let verdict = Verdict { compiled, programmed, pods };
-                Content::Conditions(status::plan(&known.conditions, verdict, now.wall)?)
-            }
-            Aspect::Observed if id.kind == Kind::Pbx => {
-                let (of, figures) = self.figures()?;
-                let due = figures.due(written_figures(known), self.figures_written, now.mono)?;
-                (of == *id && due <= now.mono).then(|| Content::Observed(Observed::Pbx(Box::new(figures))))?
-            }
-            Aspect::Observed => {
-                let registered = self.registered.as_ref()?.get(endpoint(&known.resource)?);
-                let observed = registered.copied().unwrap_or_default().status();
-                Content::Observed(Some(observed).filter(|observed| *observed != known.observed)?)
-            }
+        let compiled = self.resources.compiler()?.statuses().get(id)?;
+        let programmed = self.latch.as_ref()?.get(id);
+        let pods = self.trouble.as_ref().filter(|_| id.kind == Kind::Pbx);
+        let verdict = Verdict { compiled, programmed, pods };
+        let conditions = status::plan(&known.conditions, verdict, now.wall)?;
+        let (observed, due) = self.observed(id, known, now.mono);
+        let differs = due || conditions != known.conditions;
+        differs.then(|| (known.uid.clone(), Content { conditions, observed }))
+    }
+
+    /// What a status is to say was observed, and whether that alone is worth a write.
+    fn observed(&self, id: &ResourceId, known: &Known, now: Duration) -> (Observed, bool) {
+        let observed = match id.kind {
+            Kind::Pbx => match self.figures().filter(|(of, _)| of == id) {
+                Some((_, figures)) => {
+                    let due = figures.due(written_figures(known), self.figures_written, now);
+                    return (Observed::Pbx(Box::new(figures)), due.is_some_and(|due| due <= now));
+                }
+                None => Observed::Nothing,
+            },
+            Kind::PbxEndpoint => match (endpoint(&known.resource), &self.registered) {
+                (Some(name), Some(registered)) => registered.get(name).copied().unwrap_or_default().status(),
+                // The store has not said so to this leader yet: what the one before wrote stays.
+                (Some(_), None) => known.observed.clone(),
+                (None, _) => Observed::Nothing,
+            },
+            Kind::Dialplan | Kind::Dispatcher => Observed::Nothing,
         };
-        Some((known.uid.clone(), content))
+        let due = observed != known.observed;
+        (observed, due)
     }
 
     /// This was written by now and made this version.
     pub fn written(&mut self, id: &ResourceId, version: u64, content: Content, now: Duration) {
-        if matches!(content, Content::Observed(Observed::Pbx(_))) {
+        let Content { conditions, observed } = content;
+        if matches!(observed, Observed::Pbx(_)) {
             self.figures_written = Some(now);
         }
         if let Some(known) = self.resources.get_mut(id) {
-            match content {
-                Content::Conditions(conditions) => known.conditions = conditions,
-                Content::Observed(observed) => known.observed = observed,
-            }
+            (known.conditions, known.observed) = (conditions, observed);
             known.version = known.version.max(version);
         }
     }
@@ -79,7 +86,7 @@ impl Site {
             }
         };
         for id in names.iter().flat_map(|name| self.resources.endpoints(name)) {
-            statuses.push((self.name.clone(), id.clone(), Aspect::Observed));
+            statuses.push((self.name.clone(), id.clone()), Cause::Observed);
         }
     }
 
@@ -96,7 +103,6 @@ impl Site {
     /// What the Pbx is to show, and which it is.
     fn figures(&self) -> Option<(ResourceId, Figures)> {
         let (pbx, _) = self.resources.pbx()?;
-        let sessions = self.relays.sessions();
         let serving = self.pods.values().filter(|Seen { pod, pbx: of, marks, .. }| {
             let relay = *of == pbx.resource.name && pod.service == Service::Media;
             relay && pod.ready && !pod.failing && !pod.leaving && marks.draining.is_none()
@@ -105,13 +111,20 @@ impl Site {
         let count = |of: fn(&Pods) -> i64| tiers.iter().map(of).sum::<i64>();
         let pods = || format!("{}/{}", count(|pods| pods.available.min(pods.wanted)), count(|pods| pods.wanted));
         let decision = self.relays.decision();
-        let figures = Figures {
+        let mut figures = Figures {
             pods: (!tiers.is_empty()).then(pods),
-            sessions,
+            sessions: self.relays.sessions(),
             relays: u32::try_from(serving.count()).ok(),
             desired_relays: decision.map(|(desired, _)| desired),
             scaling: decision.map(|(_, text)| text.to_owned()),
         };
+        if figures.sessions.is_none()
+            && let Some(there) = written_figures(pbx)
+        {
+            // Relays have not said so to this leader yet: what the one before wrote stays.
+            let Figures { pods, relays, .. } = figures;
+            figures = Figures { pods, relays, ..there.clone() };
+        }
         Some((pbx.resource.id(), figures))
     }
 
@@ -122,7 +135,7 @@ impl Site {
         if due > now {
             return Some(due);
         }
-        statuses.push((self.name.clone(), id, Aspect::Observed));
+        statuses.push((self.name.clone(), id), Cause::Observed);
         None
     }
 }
