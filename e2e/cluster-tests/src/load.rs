@@ -17,6 +17,10 @@ pub struct Calls {
     count: usize,
 }
 
+/// Shorter ones are not of these calls, seconds: somebody calls and hangs up all the while, and while a balancer is replaced
+/// a BYE over UDP comes when it is sent again.
+const SHORT: f64 = 4.0;
+
 /// How long phones talk if nobody ends them, seconds.
 const LONG: &str = "1200";
 
@@ -78,7 +82,8 @@ impl Calls {
             calls(&phone.report(Duration::from_secs(20))?.1)
         };
         let callers = told(&mut self.caller)?;
-        let callees = self.callee.as_mut().map(told).transpose()?.unwrap_or_default();
+        let mut callees = self.callee.as_mut().map(told).transpose()?.unwrap_or_default();
+        callees.retain(|call| call["seconds"].as_f64().is_some_and(|seconds| seconds > SHORT));
         let kept = callers.iter().filter(|call| went_on(call, 880.0) && call["ended_by_remote"] == false).count();
         let answered = callees.iter().filter(|call| went_on(call, 440.0)).count();
         let gaps = callers.iter().chain(&callees).filter_map(|call| call["longest_gap_ms"].as_f64());
