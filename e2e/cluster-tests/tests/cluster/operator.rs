@@ -180,19 +180,19 @@ fn another_leads_when_the_leader_is_killed() -> Result<()> {
         };
         space.delete("Pod", pod.name(), Some(0))?;
         none_went_back()?;
-        space.until("Lease", "kubepbx-operator", "another leads", Duration::from_secs(40), |lease| {
+        space.until("Lease", "kubepbx-operator", "another leads", Duration::from_secs(60), |lease| {
             !holder(lease).is_empty() && holder(lease) != leader
         })?;
         none_went_back()?;
         space.patch("PbxEndpoint", "8005", json!({"spec": {"codecs": ["alaw", "ulaw"]}}))?;
-        space.wait("PbxEndpoint", "8005", "Ready", Duration::from_secs(40))?;
+        space.wait("PbxEndpoint", "8005", "Ready", Duration::from_secs(60))?;
         none_went_back()?;
         // Those whom the change did not concern too, each when it tries again.
         let follow = || {
             let now = versions(space).ok()?;
             now.values().all(|(epoch, _)| Some(*epoch) > last).then_some(())
         };
-        eventually("all follow the new leader", Duration::from_secs(30), follow)?;
+        eventually("all follow the new leader", Duration::from_secs(60), follow)?;
         none_went_back()?;
         talk(space, "1")
     })
@@ -206,7 +206,7 @@ fn an_api_server_that_restarts_is_followed_again() -> Result<()> {
         let calls = Calls::begin(space, 20)?;
         space.cluster.verb("restart-api", &[])?;
         space.patch("PbxEndpoint", "8005", json!({"spec": {"codecs": ["alaw", "ulaw"]}}))?;
-        space.wait("PbxEndpoint", "8005", "Ready", Duration::from_secs(40))?;
+        space.wait("PbxEndpoint", "8005", "Ready", Duration::from_secs(60))?;
         let figures = calls.end()?;
         eprintln!("API server restarted: {figures}");
         figures.all_kept(UNNOTICED)?;
