@@ -8,6 +8,7 @@ use crate::headers;
 use crate::leg::{Exchange, LegKey, Phase};
 use crate::timers::Timer;
 use bytes::Bytes;
+use contract::hop::Inside;
 use contract::peers::PeerState;
 use contract::{ProcessId, Service, Transport, rendezvous};
 use sip::Name;
@@ -47,7 +48,7 @@ pub(crate) struct Astray {
 }
 
 /// The leg whose request this is, if it can go another way.
-pub(crate) fn leg_of(client: Client) -> Option<LegKey> {
+fn leg_of(client: Client) -> Option<LegKey> {
     match client {
         Client::Invite(leg) | Client::Change(leg) | Client::Bye(leg) | Client::Info { to: leg, .. } => Some(leg),
         Client::Cancel(_) | Client::Stray => None,
@@ -55,6 +56,25 @@ pub(crate) fn leg_of(client: Client) -> Option<LegKey> {
 }
 
 impl Core {
+    /// Where a leg's requests go.
+    pub(crate) fn hop_of(&self, turn: &Turn<'_>, leg: LegKey) -> Option<ProcessId> {
+        let leg = self.legs.get(&leg)?;
+        let dialog = leg.dialog.as_ref()?;
+        let heard_by = leg.heard_by.filter(|by| turn.view.peers.get(*by).is_some());
+        heard_by.or_else(|| headers::next_hop(turn.view, &dialog.route_set, &dialog.remote_target, &leg.id))
+    }
+
+    /// A balancer brought an answer of a leg's side: what that side is sent from now on leaves by it. Of an ACK nobody tells
+    /// that it went astray.
+    pub(crate) fn heard(&mut self, message: &Message<'_>, client: ClientId, inside: &Inside) {
+        // 100 is of the balancer itself (RFC 3261 16.2).
+        let of_its_side = inside.service == Service::Balancer && message.status().is_some_and(|status| status > 100);
+        let leg = self.clients.get(&client).copied().and_then(leg_of).and_then(|leg| self.legs.get_mut(&leg));
+        if let Some(leg) = leg.filter(|_| of_its_side) {
+            leg.heard_by = Some(inside.from);
+        }
+    }
+
     /// Sends a request another way that did not get outside by `hop`; false if there is none: then it is as good as
     /// unanswered. `was` is its transaction, which means nothing any more after that.
     pub(crate) fn astray(&mut self, turn: &mut Turn<'_>, was: ClientId, request: &Bytes, hop: ProcessId) -> bool {
@@ -167,6 +187,7 @@ impl Core {
             Client::Invite(leg) => {
                 if let Some(leg) = self.legs.get_mut(&leg) {
                     (leg.client, leg.invite, leg.next) = (Some(id), Some(bytes), Some(to));
+                    leg.progressed = false;
                 }
             }
             _ => {}

@@ -2,7 +2,7 @@
 //! none is left, and come back by [`Core::deadline`]. Time and entropy are arguments; it never waits.
 
 use crate::Limits;
-use crate::astray::{Astray, Attempts, leg_of};
+use crate::astray::{Astray, Attempts};
 use crate::bridge::{Bridge, BridgeKey};
 use crate::call::{Call, CallKey};
 use crate::elsewhere::first_sender;
@@ -539,28 +539,15 @@ impl Core {
         Some(id)
     }
 
-    /// Where a leg's requests go.
-    pub(crate) fn hop_of(&self, turn: &Turn<'_>, leg: LegKey) -> Option<ProcessId> {
-        let leg = self.legs.get(&leg)?;
-        let dialog = leg.dialog.as_ref()?;
-        let heard_by = leg.heard_by.filter(|by| turn.view.peers.get(*by).is_some());
-        heard_by.or_else(|| headers::next_hop(turn.view, &dialog.route_set, &dialog.remote_target, &leg.id))
-    }
-
-    /// An answer of a leg's side came by a balancer. What it cannot be asked for is asked for there from now on: nobody
-    /// tells us that an ACK went astray.
-    fn heard(&mut self, message: &Message<'_>, client: ClientId, inside: &Inside) {
-        let final_or_ringing = message.status().is_some_and(|status| status > 100);
-        let leg = self.clients.get(&client).copied().and_then(leg_of).and_then(|leg| self.legs.get_mut(&leg));
-        if let Some(leg) = leg.filter(|_| final_or_ringing && inside.service == Service::Balancer) {
-            leg.heard_by = Some(inside.from);
-        }
-    }
-
-    /// Forgets what a finished request of ours was for.
-    pub(crate) fn close(&mut self, id: ClientId) -> Option<Client> {
-        let client = self.clients.remove(&id)?;
+    /// Forgets what a request of ours was for, and which way it went.
+    pub(crate) fn forget(&mut self, id: ClientId) -> Option<Client> {
         self.attempts.remove(&id);
+        self.clients.remove(&id)
+    }
+
+    /// The same of a finished one, which its leg has no longer under way.
+    pub(crate) fn close(&mut self, id: ClientId) -> Option<Client> {
+        let client = self.forget(id)?;
         let leg = match client {
             Client::Change(leg) | Client::Bye(leg) | Client::Cancel(leg) | Client::Info { to: leg, .. } => leg,
             Client::Invite(leg) => {

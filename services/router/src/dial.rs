@@ -253,16 +253,10 @@ impl Core {
             100..=199 => self.branch_progress(turn, message, leg_key, status),
             200..=299 => self.branch_answered(turn, message, id, leg_key),
             _ => {
-                let Some(leg) = self.legs.get_mut(&leg_key) else {
-                    self.clients.remove(&id);
-                    return;
-                };
-                if leg.client != Some(id) {
-                    self.clients.remove(&id);
-                    return;
-                }
+                self.forget(id);
+                let leg = self.legs.get_mut(&leg_key).filter(|leg| leg.client == Some(id));
+                let Some(leg) = leg else { return };
                 leg.client = None;
-                self.clients.remove(&id);
                 if status == 422
                     && leg.call.is_some()
                     && leg.cancel.is_none()
@@ -330,7 +324,7 @@ impl Core {
 
     /// A branch ended without an answer to what was sent in this transaction.
     pub(crate) fn branch_lost(&mut self, turn: &mut Turn<'_>, id: ClientId, leg_key: LegKey, ended: Branch) {
-        self.clients.remove(&id);
+        self.forget(id);
         let Some(leg) = self.legs.get_mut(&leg_key) else { return };
         if leg.client == Some(id) {
             leg.client = None;

@@ -2,7 +2,7 @@
 //! requests go.
 
 use crate::core::View;
-use contract::peers::{Peer, PeerState};
+use contract::peers::Peer;
 use contract::{Flow, ProcessId, Service, hop, rendezvous};
 use sip::header::NameAddr;
 use sip::message::Message;
@@ -114,8 +114,7 @@ pub(crate) fn next_hop(view: &View<'_>, routes: &[String], target: &str, key: &s
     let there = || {
         let local = flow?.local.ip();
         let at = |peer: &&Peer| peer.address.parse::<SocketAddr>().is_ok_and(|address| address.ip() == local);
-        let serving = |peer: &&Peer| peer.service == Service::Balancer && peer.state == PeerState::Serving;
-        let peers = view.peers.0.iter().filter(serving).filter(at);
+        let peers = view.peers.serving(Service::Balancer).filter(at);
         rendezvous::choose(key.as_bytes(), peers.map(|peer| (peer.process, peer.weight)))
     };
     let named = named.filter(|p| view.peers.get(*p).is_some());

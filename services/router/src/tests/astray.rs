@@ -8,7 +8,7 @@ use crate::io::Input;
 use bytes::Bytes;
 use contract::events::CallEventKind;
 use contract::peers::Peer;
-use contract::{ProcessId, Service};
+use contract::{ProcessId, Service, Transport};
 use sip::Name;
 use std::time::Duration;
 
@@ -234,6 +234,46 @@ fn an_invite_that_makes_a_call_waits_for_the_address_but_not_for_long() {
         _ => None,
     });
     assert_eq!(noted.collect::<Vec<_>>(), ["CHANUNAVAIL/20"], "the callee is absent");
+}
+
+#[test]
+fn a_connection_that_is_gone_is_not_waited_for() {
+    let mut lab = Lab::plan(noting());
+    lab.transport = Transport::Tcp;
+    lab.register("8006");
+    lab.call("8005", "8006");
+    let invite = next(&mut lab, "INVITE").1;
+    let b = lab.callee(&invite);
+    lab.answer(&b, &invite, 430, None);
+    lab.request("ACK");
+    lab.response(480, "INVITE");
+    lab.empty();
+}
+
+#[test]
+fn a_cancel_waits_for_what_the_next_balancer_says() {
+    let mut lab = Lab::new();
+    lab.peers.0.push(Peer::new(Service::Balancer, OTHER));
+    lab.register("8006");
+    let a = lab.call("8005", "8006");
+    let first = next(&mut lab, "INVITE").1;
+    let b = lab.callee(&first);
+    lab.answer(&b, &first, 100, None);
+    lab.answer(&b, &first, 430, None);
+    lab.request("ACK");
+    let second = next(&mut lab, "INVITE").1;
+    lab.cancel(&a, "8006");
+    lab.response(200, "CANCEL");
+    lab.response(487, "INVITE");
+    lab.quiet();
+    let b = lab.callee(&second);
+    lab.answer(&b, &second, 180, None);
+    let cancel = lab.request("CANCEL");
+    assert_eq!(branch(&cancel), branch(&second));
+    lab.answer(&b, &cancel, 200, None);
+    lab.answer(&b, &second, 487, None);
+    lab.request("ACK");
+    lab.empty();
 }
 
 #[test]

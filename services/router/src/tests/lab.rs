@@ -107,6 +107,8 @@ pub(crate) struct Lab {
     pub(crate) store_down: bool,
     /// The balancer that brings what phones say.
     pub(crate) edge: ProcessId,
+    /// By which phones registered.
+    pub(crate) transport: Transport,
     pub(crate) relay_down: bool,
     /// Relays that answer nothing.
     pub(crate) silent: BTreeSet<ProcessId>,
@@ -178,6 +180,7 @@ impl Lab {
             relay: BTreeMap::new(),
             store_down: false,
             edge: BALANCER,
+            transport: Transport::Udp,
             relay_down: false,
             silent: BTreeSet::new(),
             full: BTreeSet::new(),
@@ -197,7 +200,7 @@ impl Lab {
     pub(crate) fn flow(&self, name: &str) -> Flow {
         let port: u16 = name.parse().unwrap_or(9000);
         Flow {
-            transport: Transport::Udp,
+            transport: self.transport,
             process: BALANCER,
             connection: 0,
             local: EDGE.parse().unwrap(),
