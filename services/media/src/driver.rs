@@ -361,10 +361,15 @@ impl Worker {
     }
 
     fn hand_over(&mut self) {
+        // Who hears of an end finds it counted.
+        self.publish();
+        let lost = self.lost;
         while let Some(event) = self.core.poll_event() {
             self.lost += u64::from(self.tell.try_send(event).is_err());
         }
-        self.publish();
+        if self.lost > lost {
+            self.publish();
+        }
     }
 
     fn publish(&self) {
