@@ -24,7 +24,7 @@ pub struct PingArgs {
     #[arg(long, default_value_t = 2000)]
     timeout: u64,
     /// How often to try, one after the other, while nobody answers
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     tries: u32,
     /// Print nothing
     #[arg(short, long)]

@@ -142,6 +142,13 @@ impl Baresip {
         Ok(true)
     }
 
+    /// How much of its last call it has recorded, in seconds: 8,000 samples of 16 bits each. The head of a recording is
+    /// written when the call ends: until then its length tells.
+    pub fn recorded(&self) -> f64 {
+        let length = self.recording().and_then(|file| Ok(file.metadata()?.len()));
+        length.map_or(0.0, |bytes| bytes as f64 / 16_000.0)
+    }
+
     /// The file that holds what it heard in its last call.
     pub fn recording(&self) -> Result<PathBuf> {
         let files = std::fs::read_dir(self.dir.path())?.filter_map(|file| Some(file.ok()?.path()));

@@ -11,9 +11,6 @@ const SOON: Duration = Duration::from_secs(10);
 const CALLER: f64 = 440.0;
 const CALLEE: f64 = 880.0;
 
-/// Bytes in a second of a recording: 8,000 samples of 16 bits.
-const SECOND: u64 = 16_000;
-
 /// Pairs of phones outside the cluster, each caller at one node and its callee at another.
 #[derive(Debug)]
 pub struct Oracle {
@@ -75,10 +72,9 @@ impl Oracle {
     /// hangs up.
     pub fn judge(&mut self) -> Result<()> {
         self.still_up()?;
-        let recorded = |phone: &Baresip| Some(phone.recording().ok()?.metadata().ok()?.len());
-        let enough: Vec<_> = self.phones().map(|phone| recorded(phone).unwrap_or_default() + SECOND * 3 / 2).collect();
+        let enough: Vec<_> = self.phones().map(|phone| phone.recorded() + 1.5).collect();
         eventually("a second is recorded at all", SOON, || {
-            self.phones().zip(&enough).all(|(phone, enough)| recorded(phone) >= Some(*enough)).then_some(())
+            self.phones().zip(&enough).all(|(phone, enough)| phone.recorded() >= *enough).then_some(())
         })?;
         for Pair { phones: [caller, callee], .. } in &self.pairs {
             for (phone, hz) in [(caller, CALLEE), (callee, CALLER)] {

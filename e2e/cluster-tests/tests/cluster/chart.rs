@@ -1,6 +1,6 @@
 //! The chart itself: what it renders, and its life from install to uninstall.
 
-use crate::calls::{first_call_example, first_call_phones, talk};
+use crate::calls::{first_call_example, first_call_is, first_call_phones, talk};
 use anyhow::{Context, Result, bail, ensure};
 use cluster_tests::{Calls, Cluster, Space};
 use e2e::eventually;
@@ -227,9 +227,7 @@ fn install_upgrade_rollback_uninstall() -> Result<()> {
         let scratch = cluster_tests::scratch()?;
         space.helm_of(&another_release(scratch.path())?, "install", &[])?;
         space.wait("Pbx", "pbx", "Ready", Duration::from_secs(120))?;
-        for (kind, name) in [("PbxEndpoint", "8005"), ("PbxEndpoint", "8006"), ("Dialplan", "from-external")] {
-            space.wait(kind, name, "Ready", Duration::from_secs(30))?;
-        }
+        first_call_is(space, "Ready", Duration::from_secs(30))?;
         let definition = space.cluster.kubectl(&["get", "crd", names[0], "-o", "yaml"])?;
         ensure!(definition.contains("In another release, "), "the definitions are not those of the release");
         talk(space, "2")?;

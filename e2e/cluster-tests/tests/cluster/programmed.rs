@@ -1,6 +1,6 @@
 //! `Programmed` says what is live, and where not.
 
-use crate::calls::{first_call_example, talk};
+use crate::calls::{first_call_example, first_call_is, talk};
 use anyhow::{Context, Result, ensure};
 use cluster_tests::Space;
 use serde_json::json;
@@ -78,9 +78,7 @@ fn no_pod_at_all() -> Result<()> {
         pbx["spec"].as_object_mut().context("spec")?.remove("services");
         space.apply_object(&pbx)?;
         space.wait("Pbx", "pbx", "Ready", Duration::from_secs(120))?;
-        for (kind, name) in [("PbxEndpoint", "8005"), ("PbxEndpoint", "8006"), ("Dialplan", "from-external")] {
-            space.wait(kind, name, "Programmed", SOON)?;
-        }
+        first_call_is(space, "Programmed", SOON)?;
         talk(space, "1")
     })
 }
