@@ -113,6 +113,7 @@ makeIPTablesUtilChains: false
 evictionHard: {memory.available: 100Mi, nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%, imagefs.inodesFree: 0%}
 imageGCHighThresholdPercent: 100
 nodeStatusUpdateFrequency: 5s
+syncFrequency: 10s
 END
 }
 

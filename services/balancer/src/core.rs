@@ -299,6 +299,12 @@ impl Core {
         self.transactions.len()
     }
 
+    /// Requests without a final answer: what a process that goes has to stay for. Transactions that are there for
+    /// copies of what was answered (RFC 3261 timers D, H, J, K) are not among them, nor are probes.
+    pub fn unanswered(&self) -> usize {
+        self.contexts.open()
+    }
+
     /// The state of every destination.
     pub fn destinations(&self, now: Now) -> Vec<Shown> {
         self.probes.show(&self.setup.sets, now.mono)

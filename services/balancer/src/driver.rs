@@ -22,6 +22,7 @@ use runtime::transport::udp::{UdpOptions, UdpShard};
 use runtime::{Deps, Metrics, Running};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What a shard's queue holds.
@@ -31,6 +32,9 @@ enum Message {
     /// Somebody wants to see the dispatchers.
     Show(oneshot::Sender<Vec<Shown>>),
 }
+
+/// Time between two tries to bind an address that is in use.
+const BIND_AGAIN: Duration = Duration::from_millis(100);
 
 /// The ends of all shards' queues.
 type Queues = Arc<Vec<mpsc::Sender<Message>>>;
@@ -85,6 +89,27 @@ impl Bound {
         Ok(Self { config, listeners, addresses, udp, tcp, events })
     }
 
+    /// As [`Bound::bind`], but an address that is in use is tried again until `patience` is over: a process that was
+    /// here before may still be about to go.
+    ///
+    /// # Errors
+    /// As [`Bound::bind`]; a signal to go is not waited for.
+    pub async fn bind_within(patience: Duration, config: Config, metrics: &Metrics) -> anyhow::Result<Self> {
+        let until = tokio::time::Instant::now() + patience;
+        let mut told = false;
+        loop {
+            match Self::bind(config.clone(), metrics) {
+                Err(error) if is_in_use(&error) && tokio::time::Instant::now() < until => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(error = format!("{error:#}"), "waiting for the address");
+                    }
+                    tokio::time::sleep(BIND_AGAIN).await;
+                }
+                bound => return bound,
+            }
+        }
+    }
+
     /// What is listened on, with the ports that were found.
     pub fn addresses(&self) -> &[(Transport, SocketAddr)] {
         &self.addresses
@@ -136,9 +161,9 @@ impl Bound {
             "balancer tcp",
             door::tcp(self.events, self.tcp.clone(), queues.clone(), deps.process, self.listeners.clone()),
         );
-        let load = deps.metrics.gauge("balancer_transactions", "Transactions under way at balancers");
-        running
-            .spawn_main("balancer drain", door::drain(self.tcp, deps.drain.clone(), self.config.close_a_second, load));
+        let unanswered = shard::unanswered(&deps.metrics);
+        let drain = door::drain(self.tcp, deps.drain.clone(), self.config.close_a_second, unanswered);
+        running.spawn_main("balancer drain", drain);
         let part = deps.health.part("balancer");
         running.spawn("balancer configuration", async move {
             loop {
@@ -172,6 +197,12 @@ impl Bound {
         });
         running
     }
+}
+
+/// True where somebody else listens on an address.
+fn is_in_use(error: &anyhow::Error) -> bool {
+    let io = error.root_cause().downcast_ref::<std::io::Error>();
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::AddrInUse)
 }
 
 /// A snapshot, unless nothing was published yet.

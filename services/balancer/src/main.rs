@@ -9,6 +9,11 @@ use runtime::Deps;
 use runtime::process::{self, Args};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// A pod that was deleted without grace leaves its address on the node a moment later than its name in the cluster; the
+/// back-off of kubelet is longer.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The edge of a KubePBX: all SIP from outside enters and leaves here.
 #[derive(Debug, Parser)]
@@ -49,7 +54,9 @@ fn main() -> ExitCode {
     let Cli { process, sip, advertise, local_network: local_networks } = Cli::parse();
     let listeners = sip.into_iter().flat_map(|listen| listen.0).collect();
     let config = Config { listeners, advertise, local_networks, ..Config::default() };
-    process::run(process, async |deps: Deps<BalancerEntry>| balancer::build(config, deps))
+    process::run(process, async |deps: Deps<BalancerEntry>| {
+        Ok(balancer::Bound::bind_within(PATIENCE, config, &deps.metrics).await?.start(deps))
+    })
 }
 
 #[cfg(test)]

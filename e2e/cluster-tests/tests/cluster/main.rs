@@ -8,6 +8,7 @@ mod calls;
 mod chart;
 mod command;
 mod isolation;
+mod keys;
 mod operator;
 mod programmed;
 mod rollout;

@@ -29,7 +29,7 @@ impl Core {
             Received::AckAbsorbed => {
                 // The INVITE is here, but if nothing was answered here the failure came from another replica.
                 let copy = branch::derive(ack, turn.view.keys, 0).and_then(|b| self.contexts.of_branch(&b));
-                let unanswered = copy.and_then(|(_, n)| self.contexts.get_mut(n)).is_some_and(|c| !c.answered);
+                let unanswered = copy.and_then(|(_, n)| self.contexts.get_mut(n)).is_some_and(|c| !c.answered());
                 if unanswered && !handed {
                     self.offer(turn, ack, &flow);
                 }

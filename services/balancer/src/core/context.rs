@@ -62,8 +62,8 @@ pub(super) struct Context {
     pub(super) branches: Vec<Branch>,
     /// The last refusal that led to a next destination.
     pub(super) failure: Option<Bytes>,
-    /// A final answer was passed on or given.
-    pub(super) answered: bool,
+    /// A final answer was passed on or given: see [`Contexts::close`].
+    answered: bool,
     /// Its sender cancelled it.
     pub(super) cancelled: bool,
     /// This is a copy of a request that another replica owns.
@@ -97,6 +97,11 @@ impl Context {
         self.branches.iter_mut().find(|b| b.client == client)
     }
 
+    /// A final answer was passed on or given.
+    pub(super) fn answered(&self) -> bool {
+        self.answered
+    }
+
     /// True while the request may still go elsewhere: no early dialog, nobody has cancelled.
     pub(super) fn may_move(&self) -> bool {
         !self.answered && !self.cancelled && self.branches.last().is_none_or(|b| !b.early)
@@ -110,6 +115,8 @@ pub(super) struct Contexts {
     by_server: HashMap<ServerId, u64>,
     by_branch: HashMap<String, (ClientId, u64)>,
     patience: BTreeSet<(Duration, u64)>,
+    /// How many have no final answer.
+    open: usize,
     last: u64,
 }
 
@@ -117,12 +124,28 @@ impl Contexts {
     pub(super) fn insert(&mut self, context: Context) -> u64 {
         self.last += 1;
         self.by_server.insert(context.server, self.last);
+        self.open += 1;
         self.all.insert(self.last, context);
         self.last
     }
 
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Context> {
         self.all.get_mut(&number)
+    }
+
+    /// A final answer was passed on or given: what is left of the request is there for copies of it.
+    pub(super) fn close(&mut self, number: u64) {
+        if let Some(context) = self.all.get_mut(&number)
+            && !std::mem::replace(&mut context.answered, true)
+        {
+            self.open -= 1;
+        }
+        self.set_patience(number, None);
+    }
+
+    /// Requests without a final answer.
+    pub(super) fn open(&self) -> usize {
+        self.open
     }
 
     pub(super) fn of_server(&self, server: ServerId) -> Option<u64> {
@@ -133,9 +156,11 @@ impl Contexts {
     pub(super) fn remove(&mut self, server: ServerId) {
         if let Some(number) = self.by_server.remove(&server)
             && let Some(context) = self.all.remove(&number)
-            && let Some(at) = context.patience
         {
-            self.patience.remove(&(at, number));
+            self.open -= usize::from(!context.answered);
+            if let Some(at) = context.patience {
+                self.patience.remove(&(at, number));
+            }
         }
     }
 

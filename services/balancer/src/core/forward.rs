@@ -33,7 +33,7 @@ impl Core {
         let (server, invite) = (context.server, context.invite);
         let number = self.contexts.insert(context);
         self.next(turn, number);
-        let under_way = self.contexts.get_mut(number).is_some_and(|c| !c.answered);
+        let under_way = self.contexts.get_mut(number).is_some_and(|c| !c.answered());
         if invite && under_way {
             self.answer(turn, server, &Refusal::plain(100));
         }
@@ -44,7 +44,7 @@ impl Core {
         self.contexts.set_patience(number, None);
         loop {
             let Some(context) = self.contexts.get_mut(number) else { return };
-            if context.answered {
+            if context.answered() {
                 return;
             }
             let (plan, tried) = (context.plan.clone(), context.tried.clone());
@@ -157,7 +157,7 @@ impl Core {
         let Some(context) = self.contexts.get_mut(number) else { return };
         let server = context.server;
         if let Some(failure) = context.failure.take() {
-            context.answered = true;
+            self.contexts.close(number);
             self.transactions.respond(server, failure, turn.now.mono);
             return;
         }
@@ -184,12 +184,12 @@ impl Core {
     /// Answers a request that has a transaction.
     pub(super) fn answer(&mut self, turn: &Turn<'_>, server: ServerId, refusal: &Refusal) {
         let number = self.contexts.of_server(server);
-        let remote = number.and_then(|n| self.contexts.get_mut(n)).and_then(|context| {
-            context.answered |= refusal.status >= 200;
-            match context.source {
-                Hop::Outside(flow) => Some(flow.remote),
-                Hop::Inside(_) => None,
-            }
+        if let Some(number) = number.filter(|_| refusal.status >= 200) {
+            self.contexts.close(number);
+        }
+        let remote = number.and_then(|n| self.contexts.get_mut(n)).and_then(|context| match context.source {
+            Hop::Outside(flow) => Some(flow.remote),
+            Hop::Inside(_) => None,
         });
         let remote = remote.or_else(|| match self.transactions.server_hop(server) {
             Some(Hop::Outside(flow)) => Some(flow.remote),

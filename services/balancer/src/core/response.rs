@@ -80,7 +80,7 @@ impl Core {
     ) {
         let status = message.status().unwrap_or_default();
         let Some(context) = self.contexts.get_mut(number) else { return };
-        let (answered, cancelled) = (context.answered, context.cancelled);
+        let (answered, cancelled) = (context.answered(), context.cancelled);
         let Some(branch) = context.branch(client) else { return };
         let abandoned = branch.abandoned;
         if status < 200 {
@@ -122,9 +122,8 @@ impl Core {
         let Some(bytes) = self.stripped(turn, number, message, source) else { return };
         let Some(context) = self.contexts.get_mut(number) else { return };
         if message.status().is_some_and(|s| s >= 200) {
-            context.answered = true;
             let server = context.server;
-            self.contexts.set_patience(number, None);
+            self.contexts.close(number);
             self.transactions.respond(server, bytes, turn.now.mono);
         } else {
             self.transactions.respond(context.server, bytes, turn.now.mono);
@@ -180,7 +179,7 @@ impl Core {
     /// The sender cancelled a request: so are its branches, each as soon as it has answered anything (RFC 3261 9.1).
     pub(super) fn cancel(&mut self, turn: &mut Turn<'_>, number: u64, cancel: &Message<'_>) {
         let Some(context) = self.contexts.get_mut(number) else { return };
-        if context.answered {
+        if context.answered() {
             return;
         }
         context.cancelled = true;
@@ -233,7 +232,7 @@ impl Core {
         let Some(branch) = context.branch(client) else { return };
         branch.done = true;
         // A copy of what another replica owns: it hears the answer.
-        if branch.abandoned || context.answered || copy {
+        if branch.abandoned || context.answered() || copy {
             return;
         }
         let (server, invite, cancelled) = (context.server, context.invite, context.cancelled);
@@ -250,8 +249,10 @@ impl Core {
                 self.next(turn, number);
             } else if invite {
                 self.answer(turn, server, &Refusal::plain(408));
+            } else {
+                // Not answered: its sender has given up by now (RFC 4320 4.2).
+                self.contexts.close(number);
             }
-            // Anything but INVITE is not answered: its sender has given up by now (RFC 4320 4.2).
             return;
         }
         self.counters.count(Counter::SendFailed);

@@ -148,15 +148,15 @@ fn flow(connection: Connection, process: ProcessId, listeners: &Listeners) -> Fl
 }
 
 /// Closes connections a few a second once the drain has begun. UDP is served to the end: that is when, for `LINGER`, no
-/// connection of a phone and no transaction was left.
-pub(super) async fn drain(tcp: Tcp, drain: Drain, a_second: usize, transactions: Gauge) -> anyhow::Result<()> {
+/// connection of a phone and no request without a final answer was left.
+pub(super) async fn drain(tcp: Tcp, drain: Drain, a_second: usize, unanswered: Gauge) -> anyhow::Result<()> {
     drain.draining().await;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let mut idle = 0;
     while idle < LINGER {
         tick.tick().await;
         let phones: Vec<_> = tcp.connections().into_iter().filter(|c| !c.outbound).collect();
-        idle = if phones.is_empty() && transactions.get() == 0 { idle + 1 } else { 0 };
+        idle = if phones.is_empty() && unanswered.get() == 0 { idle + 1 } else { 0 };
         for connection in phones.into_iter().take(a_second.max(1)) {
             tcp.close(connection.id);
         }

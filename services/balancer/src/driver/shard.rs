@@ -50,12 +50,19 @@ pub(super) struct Shard {
     pub(super) counters: Shown,
 }
 
+/// Requests without a final answer, of all shards.
+pub(super) fn unanswered(metrics: &Metrics) -> Gauge {
+    metrics.gauge("balancer_unanswered", "Requests without a final answer at balancers")
+}
+
 /// Counters as metrics.
 pub(super) struct Shown {
     messages: Family<Reason, Metric>,
     transactions: Gauge,
+    unanswered: Gauge,
     before: Counters,
-    load: i64,
+    /// What this shard added to the gauges.
+    added: (i64, i64),
 }
 
 impl Shown {
@@ -63,8 +70,9 @@ impl Shown {
         Self {
             messages: metrics.reasons("balancer_events", "Messages and events at balancers, by what became of them"),
             transactions: metrics.gauge("balancer_transactions", "Transactions under way at balancers"),
+            unanswered: unanswered(metrics),
             before: Counters::default(),
-            load: 0,
+            added: (0, 0),
         }
     }
 
@@ -77,8 +85,11 @@ impl Shown {
         }
         self.before = core.counters().clone();
         // Several shards add up in one gauge.
-        let load = i64::try_from(core.load()).unwrap_or(i64::MAX);
-        self.transactions.inc_by(load.wrapping_sub(std::mem::replace(&mut self.load, load)));
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let now = (number(core.load()), number(core.unanswered()));
+        let before = std::mem::replace(&mut self.added, now);
+        self.transactions.inc_by(now.0.wrapping_sub(before.0));
+        self.unanswered.inc_by(now.1.wrapping_sub(before.1));
     }
 }
 

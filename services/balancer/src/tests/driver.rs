@@ -278,6 +278,39 @@ async fn a_taken_port_is_said_plainly() {
     let address = taken.local_addr().unwrap();
     let error = Bound::bind(listen(Transport::Udp, &address.to_string()), &environment.metrics).err().unwrap();
     assert!(format!("{error:#}").starts_with(&format!("cannot listen on {address} (UDP): ")), "{error:#}");
+    // A process of its own waits until whoever has it goes; one that nobody has at all is no reason to wait.
+    let patience = Duration::from_secs(60);
+    let foreign = listen(Transport::Udp, "192.0.2.1:5060");
+    assert!(Bound::bind_within(patience, foreign, &environment.metrics).await.is_err());
+    let waits = Bound::bind_within(patience, listen(Transport::Udp, &address.to_string()), &environment.metrics);
+    let mut waits = std::pin::pin!(waits);
+    assert!(timeout(Duration::from_millis(300), &mut waits).await.is_err(), "it is still taken");
+    drop(taken);
+    assert_eq!(waits.await.unwrap().addresses(), [(Transport::Udp, address)]);
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_answers_and_not_for_copies_of_what_was_answered() {
+    let environment = Environment::in_memory();
+    let source = MemorySource::starting_at(snapshot(vec![BalancerEntry::Pbx(PbxEntry::default())]));
+    let (mut running, address) = balancer(&environment, 1, listen(Transport::Udp, "127.0.0.1:0"), &source);
+    tokio::spawn(serve(environment.clone(), Service::Registrar, REGISTRAR));
+    // One router that rings, and answers when it is told to.
+    let mut router = environment.mesh.join(Peer::new(Service::Router, ROUTER));
+    timeout(Duration::from_secs(10), environment.health.ready()).await.unwrap();
+    let phone = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let from = phone.local_addr().unwrap();
+    assert_eq!(status(&ask(&phone, address, &request("REGISTER", "sip:127.0.0.1", from, "r", "")).await), 200);
+    let invite = request("INVITE", "sip:8006@127.0.0.1", from, "i", "");
+    phone.send_to(invite.as_bytes(), address).await.unwrap();
+    let rings = timeout(Duration::from_secs(10), router.recv()).await.unwrap().unwrap();
+    environment.drain.start();
+    let stays = timeout(Duration::from_secs(6), running.join()).await;
+    assert!(stays.is_err(), "an INVITE has no answer yet: {stays:?}");
+    let busy = build::response(&Message::parse_stream(&rings.bytes).unwrap(), 486, None, Some("s")).finish();
+    router.send(rings.from, busy).unwrap();
+    // Timers H and J, 32 s, are not waited for.
+    timeout(Duration::from_secs(10), running.join()).await.expect("it goes").unwrap();
 }
 
 #[tokio::test]
