@@ -32,12 +32,17 @@ impl Baresip {
 
     /// The same at another address of its machine than loopback.
     pub fn at(local: IpAddr, server: SocketAddr, user: &str, hz: f64, regint: u32) -> Result<Self> {
+        Self::over("udp", local, server, user, hz, regint)
+    }
+
+    /// The same over `udp` or `tcp`.
+    pub fn over(transport: &str, local: IpAddr, server: SocketAddr, user: &str, hz: f64, regint: u32) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let path = |name: &str| dir.path().join(name);
         write_tone(&path("tone.wav"), hz, 300)?;
         let (sip, control_port) = (free_port(), free_port());
         let account = format!(
-            "<sip:{user}@{server}>;auth_user={user};auth_pass={user};regint={regint};audio_codecs=PCMU/8000/1;answermode=auto\n"
+            "<sip:{user}@{server};transport={transport}>;auth_user={user};auth_pass={user};regint={regint};audio_codecs=PCMU/8000/1;answermode=auto\n"
         );
         std::fs::write(path("accounts"), account)?;
         std::fs::write(path("contacts"), "")?;

@@ -82,17 +82,38 @@ fn two_baresips_call_through_two_nodes_and_hear_each_other() -> Result<()> {
     })
 }
 
+/// `helm test`: a call from inside the cluster, and nothing left of what it brought.
+fn helm_test(space: &Space) -> Result<()> {
+    let said = space.cluster.helm(&["test", "pbx", "-n", &space.namespace, "--timeout", "120s"])?;
+    ensure!(said.contains("Succeeded"), "{said}");
+    for kind in ["PbxEndpoint", "Dialplan"] {
+        let left = space.list(kind, "")?;
+        ensure!(left.is_empty(), "{left:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn helm_test_makes_a_call() -> Result<()> {
     Space::test("helm-test", |space| {
         space.install(&[])?;
-        let said = space.cluster.helm(&["test", "pbx", "-n", &space.namespace, "--timeout", "120s"])?;
-        ensure!(said.contains("Succeeded"), "{said}");
-        // What it brought it has taken away.
-        for kind in ["PbxEndpoint", "Dialplan"] {
-            let left = space.list(kind, "")?;
-            ensure!(left.is_empty(), "{left:?}");
-        }
-        Ok(())
+        helm_test(space)
+    })
+}
+
+/// With the values that are for it, every pod of an installation, that of `helm test` too, is one that Pod Security
+/// `restricted` admits.
+#[test]
+fn a_restricted_namespace_admits_every_pod() -> Result<()> {
+    Space::test("restricted", |space| {
+        let enforce = "pod-security.kubernetes.io/enforce=restricted";
+        space.cluster.kubectl(&["label", "namespace", &space.namespace, enforce, "--overwrite"])?;
+        // It is enforced: a pod that says nothing of its security is refused.
+        let plain = ["run", "plain", "--image", "kubepbx/none", "-n", &space.namespace, "--dry-run=server"];
+        let refused = space.cluster.kubectl(&plain).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        ensure!(refused.contains("violates PodSecurity \"restricted"), "a plain pod: {refused}");
+        let values = e2e::process::root().join("charts/kubepbx/ci/restricted.yaml");
+        space.install(&[std::fs::read_to_string(values)?])?;
+        helm_test(space)
     })
 }

@@ -13,6 +13,7 @@ mod operator;
 mod programmed;
 mod rollout;
 mod scaling;
+mod service;
 mod survival;
 mod verdicts;
 mod virtual_ip;
