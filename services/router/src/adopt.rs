@@ -67,6 +67,10 @@ impl Core {
         let legs: Vec<(Owner, LegRecord)> = read(&records, "leg");
         let mut calls: Vec<(Owner, CallRecord)> = read(&records, "call");
         let bridges: Vec<(Owner, BridgeRecord)> = read(&records, "bridge");
+        if let Some(at) = calls.iter().position(|(_, call)| call.held.as_ref().is_some_and(|h| h.invite.is_some())) {
+            let (owner, call) = calls.swap_remove(at);
+            return self.resume(turn, owner, call);
+        }
         let whole = calls.pop().filter(|(_, call)| {
             let near = legs.iter().any(|(_, leg)| leg.id == call.leg);
             // A dialled call without its bridge had begun to end.
@@ -153,7 +157,8 @@ impl Core {
             context: call.context,
             exten: call.exten,
             steps: found.map_or_else(|| Arc::from([]), |found| found.extension.steps.clone()),
-            step: call.step,
+            // The step that waited begins again, and goes on with what it waited for.
+            step: call.step.saturating_sub(usize::from(call.held.is_some())),
             outcome: Some(cause::ANSWERED),
             dialing: None,
             far: call.far,
@@ -170,6 +175,7 @@ impl Core {
             heard: VecDeque::new(),
             saved: true,
             unprotected: false,
+            resumed: call.held.map(|held| held.waits).unwrap_or_default(),
             paused: false,
         }
     }

@@ -105,6 +105,7 @@ mod tests {
             caller_id: None,
             identify_by: by.to_vec(),
             networks: networks.iter().map(|n| n.parse().unwrap()).collect(),
+            callback: None,
         })
     }
 

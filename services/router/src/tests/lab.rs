@@ -60,6 +60,7 @@ pub(crate) fn endpoint(name: &str, codecs: &[&str]) -> EndpointEntry {
         caller_id: None,
         identify_by: vec![IdentifyBy::Username, IdentifyBy::Ip],
         networks: vec![],
+        callback: None,
     }
 }
 
@@ -116,6 +117,9 @@ pub(crate) struct Lab {
     pub(crate) full: BTreeSet<ProcessId>,
     /// Owners that relays were told of.
     pub(crate) claims: Vec<(ProcessId, String)>,
+    /// What whoever wakes phones was told, and what it answers.
+    pub(crate) notices: Vec<serde_json::Value>,
+    pub(crate) receiver: Result<u16, String>,
     /// Questions that match are held until released.
     pub(crate) hold: Option<fn(&Ask) -> bool>,
     pub(crate) held: VecDeque<(Option<AskId>, Ask)>,
@@ -185,6 +189,8 @@ impl Lab {
             silent: BTreeSet::new(),
             full: BTreeSet::new(),
             claims: Vec::new(),
+            notices: Vec::new(),
+            receiver: Ok(204),
             hold: None,
             held: VecDeque::new(),
             next_port: 40_000,
@@ -315,6 +321,15 @@ impl Lab {
             Ask::Take { records, to } => Answer::Taken(self.take_records(&records, to)),
             Ask::Record { .. } if self.store_down => Answer::Record(Err(down())),
             Ask::Record { kind, id } => Answer::Record(Ok(self.owners.get(&(kind.into(), id)).copied())),
+            Ask::Notify { webhook, body, hold } => {
+                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                assert_eq!(
+                    (body["id"].as_str(), webhook.url.as_str()),
+                    (Some(hold.as_str()), "http://127.0.0.1:9/wake")
+                );
+                self.notices.push(body);
+                Answer::Notified(self.receiver.clone())
+            }
             Ask::Media { relay, .. } if self.silent.contains(&relay) => Answer::NoRelay("no answer".into()),
             Ask::Media { relay, command } => Answer::Sdp(self.media(relay, &command)),
         }
