@@ -191,6 +191,8 @@ pub struct Core {
     pub(crate) saving: BTreeMap<u64, Saving>,
     /// Calls that wait for an endpoint, by its name.
     pub(crate) held: BTreeMap<String, BTreeSet<CallKey>>,
+    /// How many of these there are.
+    pub(crate) holding: usize,
     /// What whoever wakes phones is to be told.
     pub(crate) notices: BTreeMap<u64, Notice>,
     pub(crate) timers: Timers,
@@ -224,6 +226,7 @@ impl Core {
             probes: BTreeMap::new(),
             saving: BTreeMap::new(),
             held: BTreeMap::new(),
+            holding: 0,
             notices: BTreeMap::new(),
             timers: Timers::default(),
             takeover: Takeover::default(),

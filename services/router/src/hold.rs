@@ -116,7 +116,7 @@ fn callback<'t>(turn: &'t Turn<'_>, endpoint: &str) -> Option<&'t CallbackEntry>
 impl Core {
     /// How many holds there are.
     pub(crate) fn holds(&self) -> usize {
-        self.held.values().map(BTreeSet::len).sum()
+        self.holding
     }
 
     /// True if a call waits for this AOR.
@@ -171,7 +171,7 @@ impl Core {
         tracing::info!(call = %call.id, %endpoint, hold = %hold.id, "held");
         dialing.holds.push(hold);
         self.timers.extend(Timer::Dial(key), until);
-        self.held.entry(endpoint.to_owned()).or_default().insert(key);
+        self.holding += usize::from(self.held.entry(endpoint.to_owned()).or_default().insert(key));
         self.counters.held += 1;
         self.call_event(turn, key, event);
         self.save(turn, key, &[near], true, AfterSave::Hold(key));
@@ -299,7 +299,7 @@ impl Core {
                 self.ring_woken(turn, key, endpoint, binding);
             }
         }
-        self.wake(turn, key, endpoint);
+        self.wake(turn, key, endpoint, &aor.bindings);
         if again {
             self.read_again(key, endpoint);
         }
@@ -449,7 +449,7 @@ impl Core {
 
     fn unindex(&mut self, key: CallKey, endpoint: &str) {
         if let Some(keys) = self.held.get_mut(endpoint) {
-            keys.remove(&key);
+            self.holding -= usize::from(keys.remove(&key));
             if keys.is_empty() {
                 self.held.remove(endpoint);
             }

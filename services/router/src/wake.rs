@@ -8,6 +8,7 @@ use crate::timers::Timer;
 use bytes::Bytes;
 use contract::config::WebhookEntry;
 use contract::events::CallEventKind;
+use contract::location::{Binding, Push};
 use serde_json::json;
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ pub(crate) struct Notice {
 
 impl Core {
     /// Has the phone of an endpoint woken that a call waits for, if it was not yet.
-    pub(crate) fn wake(&mut self, turn: &mut Turn<'_>, key: CallKey, endpoint: &str) {
+    pub(crate) fn wake(&mut self, turn: &mut Turn<'_>, key: CallKey, endpoint: &str, bindings: &[Binding]) {
         let Some(call) = self.calls.get(&key) else { return };
         let Some(hold) = call.dialing.as_ref().and_then(|d| d.holds.iter().find(|hold| hold.endpoint == endpoint))
         else {
@@ -58,6 +59,13 @@ impl Core {
         };
         if hold.told || hold.woken {
             return;
+        }
+        // Of phones that are registered no more too.
+        let mut push: Vec<&Push> = Vec::new();
+        for of in bindings.iter().filter_map(|binding| binding.push.as_ref()) {
+            if !push.contains(&of) {
+                push.push(of);
+            }
         }
         let body = json!({
             "type": What::Wake.as_str(),
@@ -68,6 +76,7 @@ impl Core {
             "exten": call.exten,
             "since": hold.since,
             "until": hold.until_unix,
+            "push": push,
         });
         let left = Duration::from_secs(hold.until_unix.saturating_sub(turn.now.unix()));
         let (call, hold) = (call.id.clone(), hold.id.clone());

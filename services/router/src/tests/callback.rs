@@ -8,6 +8,7 @@ use crate::io::{Ask, Input};
 use bytes::Bytes;
 use contract::config::{CallbackEntry, EndpointEntry, Secret, WebhookEntry};
 use contract::events::CallEventKind;
+use contract::location::{Binding, Push};
 use contract::records::CallRecord;
 use dialplan::Step;
 use sip::Name;
@@ -453,6 +454,23 @@ fn both_call_each_other() {
 }
 
 #[test]
+fn whoever_wakes_phones_hears_how_their_push_services_find_them() {
+    let mut lab = asleep();
+    lab.register("8006");
+    let push = |prid: &str| Some(Push { provider: "fcm".into(), prid: Some(prid.into()), param: None });
+    let expired = lab.aors.get_mut("8006").unwrap().bindings.pop().unwrap();
+    for prid in ["a", "b", "a"] {
+        let remembered = Binding { expires_at: 1, forget_at: Some(u64::MAX / 2), push: push(prid), ..expired.clone() };
+        lab.aors.get_mut("8006").unwrap().bindings.push(remembered);
+    }
+    lab.call("8005", "8006");
+    lab.response(180, "INVITE");
+    lab.quiet();
+    let want = serde_json::json!([{"provider": "fcm", "prid": "a"}, {"provider": "fcm", "prid": "b"}]);
+    assert_eq!(lab.notices[0]["push"], want);
+}
+
+#[test]
 fn without_the_store_nobody_is_held() {
     let mut lab = asleep();
     lab.hold = Some(|ask| matches!(ask, Ask::Save { .. }));
@@ -676,4 +694,32 @@ fn an_answered_caller_is_held_by_another_router_too() {
     assert_eq!(lab.notices[1]["id"], id);
     lab.wakes("8006");
     lab.request_to("INVITE", "8006");
+}
+
+/// Bytes of this process in memory.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn ten_thousand_are_held_in_less_than_200_mb() {
+    let mut lab = asleep();
+    let before = resident();
+    for _ in 0..10_000 {
+        lab.call("8005", "8006");
+        lab.wire.clear();
+        lab.notices.clear();
+        lab.events.clear();
+    }
+    // With what the challenges leave behind for half a minute, and with what stands in the store.
+    assert_eq!(lab.core.load().holds, 10_000);
+    let used = resident().saturating_sub(before);
+    println!("{} kB a held caller", used / 10_000 / 1024);
+    assert!(used < 200_000_000, "{used}");
+    lab.seconds(90);
+    assert_eq!((lab.core.load().holds, lab.core.load().calls), (0, 0));
+    lab.wire.clear();
+    lab.empty();
 }

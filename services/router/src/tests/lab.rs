@@ -237,6 +237,8 @@ impl Lab {
             reg_id: None,
             q: 1000,
             user_agent: None,
+            push: None,
+            forget_at: None,
         };
         let aor = self.aors.entry(name.into()).or_default();
         aor.revision += 1;
