@@ -248,6 +248,11 @@ impl Lab {
     // --- the core's world ---
 
     pub(crate) fn input(&mut self, input: Input<'_>) {
+        self.handle(input);
+        self.settle();
+    }
+
+    fn handle(&mut self, input: Input<'_>) {
         let view = View {
             directory: &self.directory,
             peers: &self.peers,
@@ -256,7 +261,6 @@ impl Lab {
             draining: self.draining,
         };
         self.core.handle(&view, input, self.now, &mut self.rng);
-        self.settle();
     }
 
     fn settle(&mut self) {
@@ -273,7 +277,7 @@ impl Lab {
     fn serve(&mut self, id: Option<AskId>, ask: Ask) {
         let answer = self.perform(ask);
         if let Some(id) = id {
-            self.input(Input::Answered(id, answer));
+            self.handle(Input::Answered(id, answer));
         }
     }
 
@@ -281,6 +285,7 @@ impl Lab {
         self.hold = None;
         while let Some((id, ask)) = self.held.pop_front() {
             self.serve(id, ask);
+            self.settle();
         }
     }
 
