@@ -205,6 +205,9 @@ pub struct AorEntry {
     pub maximum_expiration: u32,
     /// Used when the phone asks for none.
     pub default_expiration: u32,
+    /// Its phones are woken when they are called: they may go to sleep.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wakes: bool,
 }
 
 /// Entries of registrars.

@@ -49,7 +49,7 @@ names! {
     AlertInfo "Alert-Info", CallInfo "Call-Info", Organization "Organization", Priority "Priority",
     Subject "Subject" b's', SessionId "Session-ID", Date "Date", Timestamp "Timestamp",
     InReplyTo "In-Reply-To", ReplyTo "Reply-To", FlowTimer "Flow-Timer", InfoPackage "Info-Package",
-    RecvInfo "Recv-Info", AnswerMode "Answer-Mode",
+    RecvInfo "Recv-Info", AnswerMode "Answer-Mode", FeatureCaps "Feature-Caps",
 }
 
 /// How many names there are.

@@ -10,7 +10,7 @@ use crate::directory::Directory;
 use crate::recent::{Known, Recent};
 use crate::refill::{self, Written};
 use crate::reply::{ALLOW, Reply, SUPPORTED};
-use crate::save::{Refusal, Register, save};
+use crate::save::{Asked, Refusal, Register, save};
 use crate::{read, sweep};
 use bytes::Bytes;
 use contract::config::AorEntry;
@@ -488,7 +488,13 @@ impl Core {
 
     fn registered(&mut self, id: LookupId, now: Now) {
         let Some(Job::Register(work)) = self.jobs.get(&id) else { return };
-        let reply = Reply::registered(work.to_tag.clone(), &work.saved, &work.register.path, now.wall);
+        let mut reply = Reply::registered(work.to_tag.clone(), &work.saved, &work.register.path, now.wall);
+        if work.rules.wakes
+            && let Asked::Contacts(contacts) = &work.register.asked
+        {
+            let came = contacts.iter().filter(|wanted| wanted.expires != Some(0));
+            reply = reply.waking(came.filter_map(|wanted| wanted.push.as_ref()));
+        }
         self.finish(id, reply);
     }
 

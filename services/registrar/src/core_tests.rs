@@ -212,6 +212,25 @@ fn a_phone_registers_asks_refreshes_and_leaves() {
 }
 
 #[test]
+fn a_phone_that_is_woken_when_it_is_called_hears_that_it_is() {
+    let mut world = World::new(&[]);
+    let contact =
+        |user: &str, rest: &str| format!("Contact: <sip:{user}@127.0.0.1:5070;pn-provider=fcm;pn-prid=x>{rest}\r\n");
+    let mut phone = Phone::new("8006", "secret6");
+    assert_eq!(world.register(&mut phone, &contact("8006", "")).all(Name::FeatureCaps), ["*;+sip.pns=\"fcm\""]);
+    assert_eq!(world.ask(&mut phone, &contact("8006", ";expires=0")).all(Name::FeatureCaps), [""; 0]);
+    for (contact, why) in
+        [("sip:8006@127.0.0.1:5070", "it asks for nothing"), ("sip:8006@127.0.0.1;pn-provider=a%0d%0ab", "no name")]
+    {
+        let answer = world.ask(&mut phone, &format!("Contact: <{contact}>\r\n"));
+        assert_eq!((answer.status(), answer.all(Name::FeatureCaps).len()), (200, 0), "{why}");
+    }
+    // Nobody is held for this one.
+    let mut phone = Phone::new("8005", "secret5");
+    assert_eq!(world.register(&mut phone, &contact("8005", "")).all(Name::FeatureCaps), [""; 0]);
+}
+
+#[test]
 fn nobody_gets_in_without_the_password_nor_learns_who_exists() {
     let mut world = World::new(&[]);
     // (user, password, AOR): all look alike from outside.

@@ -3,6 +3,7 @@
 //! An AOR's registrar is chosen by its name, so between them the registrars know what was registered since they began.
 //! What another process wrote later is not ours to write: hints say so.
 
+use crate::sweep;
 use contract::location::{Aor, Binding, Revision};
 use contract::records::Standing;
 use runtime::store::AorHint;
@@ -69,8 +70,8 @@ impl Written {
     /// What is to be written over what the store holds, if that is older than what we know.
     pub fn missing(&self, name: &str, stored: &Aor, unix: u64) -> Option<Vec<Binding>> {
         let known = self.aors.get(name).filter(|known| stored.revision < known.revision)?;
-        let live: Vec<Binding> = known.bindings.iter().filter(|b| b.is_live(unix)).cloned().collect();
-        (!live.is_empty()).then_some(live)
+        let left = sweep::left(&known.bindings, unix).unwrap_or_else(|| known.bindings.clone());
+        (!left.is_empty()).then_some(left)
     }
 }
 
@@ -104,6 +105,10 @@ mod tests {
         assert_eq!(written.missing("a", &empty, NOW), Some(of("a", NOW + 60)));
         assert_eq!(written.missing("b", &empty, NOW), None, "it expired");
         assert_eq!(written.missing("c", &empty, NOW), None);
+        let push = Some(contract::location::Push { provider: "fcm".into(), prid: None, param: None });
+        written.wrote("e", 15, &[Binding { push, ..binding("e", NOW - 1) }]);
+        assert!(written.missing("e", &empty, NOW).unwrap()[0].forget_at.is_some(), "its phone can be woken");
+        written.wrote("e", 15, &[]);
         let newer = Aor { revision: 20, bindings: of("x", NOW + 9) };
         assert_eq!(written.missing("a", &newer, NOW), None, "somebody registered since");
         // Away and back with what it held a while ago.

@@ -1,7 +1,7 @@
 //! Answers to REGISTER: what is said, apart from the request it is said to.
 
 use bytes::Bytes;
-use contract::location::Binding;
+use contract::location::{Binding, Push};
 use sip::build;
 use sip::{Message, Name};
 use std::fmt::Write as _;
@@ -53,6 +53,20 @@ impl Reply {
             reply.headers.push((Name::Path, value.clone()));
         }
         reply.header(Name::Supported, SUPPORTED).header(Name::Date, http_date(wall.as_secs()))
+    }
+
+    /// Says of which push services phones are woken: those by which they asked to be (RFC 8599).
+    pub fn waking<'p>(self, pushes: impl Iterator<Item = &'p Push>) -> Self {
+        let mut said: Vec<&str> = Vec::new();
+        // Names of services are words; what is none may be anything.
+        let is_pns = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+        for Push { provider, .. } in pushes.filter(|push| is_pns(&push.provider)) {
+            if !said.contains(&provider.as_str()) {
+                said.push(provider);
+            }
+        }
+        let name = |reply: Self, of: &str| reply.header(Name::FeatureCaps, format!("*;+sip.pns=\"{of}\""));
+        said.into_iter().fold(self, name)
     }
 
     /// The bytes of this answer to `request`.

@@ -14,6 +14,7 @@ fn rules(max_contacts: u32, remove_existing: bool) -> AorEntry {
         minimum_expiration: 60,
         maximum_expiration: 7200,
         default_expiration: 3600,
+        wakes: false,
     }
 }
 

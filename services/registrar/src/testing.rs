@@ -32,6 +32,7 @@ pub(crate) fn snapshot(domains: &[&str]) -> Snapshot<RegistrarEntry> {
                 minimum_expiration: 60,
                 maximum_expiration: 7200,
                 default_expiration: 3600,
+                wakes: name == "8006",
             },
         }
     };

@@ -140,6 +140,7 @@ impl Work {
                 minimum_expiration: aor.minimum_expiration,
                 maximum_expiration: aor.maximum_expiration,
                 default_expiration: aor.default_expiration,
+                wakes: callback.is_some(),
             };
             RegistrarEntry::Endpoint { name: name.clone(), auth: auth.clone(), aor }.into()
         });
