@@ -1,4 +1,4 @@
-//! `hangup`: ends calls.
+//! `hangup`, `ring` and `release`: commands to calls and holds.
 
 use super::fleet::Fleet;
 use super::list::items;
@@ -8,44 +8,84 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-/// Arguments of `hangup`.
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Calls end.
+    Hangup,
+    /// Whatever phone of a held call's callee is registered rings.
+    Ring,
+    /// Held calls wait no longer: their dialplan goes on.
+    Release,
+}
+
+impl Act {
+    /// To what.
+    fn kind(self) -> Kind {
+        match self {
+            Act::Hangup => Kind::Calls,
+            Act::Ring | Act::Release => Kind::Holds,
+        }
+    }
+
+    /// The command's word in a path.
+    fn verb(self) -> &'static str {
+        match self {
+            Act::Hangup => "hangup",
+            Act::Ring => "ring",
+            Act::Release => "cancel",
+        }
+    }
+
+    /// What was done.
+    fn done(self) -> &'static str {
+        match self {
+            Act::Hangup => "hung up",
+            Act::Ring => "rung",
+            Act::Release => "released",
+        }
+    }
+}
+
+/// Arguments of a command.
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["calls", "all", "endpoint"])))]
-pub struct HangupArgs {
-    /// Ids of calls, or how they begin
-    calls: Vec<String>,
-    /// Every call
-    #[arg(long, conflicts_with_all = ["calls", "endpoint"])]
+#[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "all", "endpoint"])))]
+pub struct ActArgs {
+    /// Ids, or how they begin
+    ids: Vec<String>,
+    /// All there are
+    #[arg(long, conflicts_with_all = ["ids", "endpoint"])]
     all: bool,
-    /// Every call of this endpoint
-    #[arg(long, value_name = "NAME", conflicts_with = "calls")]
+    /// All of this endpoint
+    #[arg(long, value_name = "NAME", conflicts_with = "ids")]
     endpoint: Option<String>,
     #[command(flatten)]
     place: Where,
 }
 
-/// Ends the calls that are meant.
+/// Does it to those that are meant.
 ///
 /// # Errors
-/// There is no such call, or one of them was not ended.
-pub async fn run(args: HangupArgs) -> Result<()> {
+/// There is no such call or hold, or it was not done to one of them.
+pub async fn run(act: Act, args: ActArgs) -> Result<()> {
+    let (kind, one) = (act.kind(), act.kind().one());
     let mut fleet = Fleet::new(args.place.open().await?);
-    let all = items(&mut fleet, Kind::Calls, &Filter::default()).await?;
-    let chosen = choose(&all, &args.calls, args.endpoint.as_deref());
+    let all = items(&mut fleet, kind, &Filter::default()).await?;
+    let chosen = choose(kind, &all, &args.ids, args.endpoint.as_deref());
     let mut failed = chosen.missing.len();
     chosen.missing.iter().for_each(|why| warn(why));
-    for call in chosen.calls {
-        let (id, router) = (text(call, "id"), text(call, "at"));
-        match fleet.command(&router, &format!("/v1/calls/{id}/hangup")).await {
-            Ok(true) => out(&format!("call \"{id}\" hung up\n"))?,
+    for item in chosen.items {
+        let (id, router) = (text(item, "id"), text(item, "at"));
+        match fleet.command(&router, &format!("/v1/{}/{id}/{}", kind.name(), act.verb())).await {
+            Ok(true) => out(&format!("{one} \"{id}\" {}\n", act.done()))?,
             // It ended by itself, or another router took it over a moment ago.
             Ok(false) => {
                 failed += 1;
-                warn(&format!("call \"{id}\" is no longer at {router}"));
+                warn(&format!("{one} \"{id}\" is no longer at {router}"));
             }
             Err(error) => {
                 failed += 1;
-                warn(&format!("call \"{id}\": {:#}", error.context(router)));
+                warn(&format!("{one} \"{id}\": {:#}", error.context(router)));
             }
         }
     }
@@ -55,30 +95,31 @@ pub async fn run(args: HangupArgs) -> Result<()> {
     Ok(())
 }
 
-/// The calls that are meant, and what is said of those that are not there.
+/// Those that are meant, and what is said of those that are not there.
 #[derive(Debug, Default, PartialEq)]
 struct Chosen<'a> {
-    calls: Vec<&'a Value>,
+    items: Vec<&'a Value>,
     missing: Vec<String>,
 }
 
 /// Those that are named by their id or an unmistakable beginning of it, or that an endpoint has, or all.
-fn choose<'a>(all: &'a [Value], names: &[String], endpoint: Option<&str>) -> Chosen<'a> {
+fn choose<'a>(kind: Kind, all: &'a [Value], names: &[String], endpoint: Option<&str>) -> Chosen<'a> {
     let filter = Filter { names: Vec::new(), endpoint: endpoint.map(str::to_owned) };
     if names.is_empty() {
-        let calls: Vec<&Value> = all.iter().filter(|call| Kind::Calls.fits(&filter, call)).collect();
-        let missing = endpoint.filter(|_| calls.is_empty()).map(|name| format!("endpoint \"{name}\" has no calls"));
-        return Chosen { calls, missing: missing.into_iter().collect() };
+        let items: Vec<&Value> = all.iter().filter(|item| kind.fits(&filter, item)).collect();
+        let none = |name| format!("endpoint \"{name}\" has no {}", kind.name());
+        let missing = endpoint.filter(|_| items.is_empty()).map(none);
+        return Chosen { items, missing: missing.into_iter().collect() };
     }
     let mut chosen = Chosen::default();
     for name in names {
         let meant = Filter { names: vec![name.clone()], endpoint: None };
-        let mut fitting = all.iter().filter(|call| Kind::Calls.fits(&meant, call));
+        let mut fitting = all.iter().filter(|item| kind.fits(&meant, item));
         match (fitting.next(), fitting.next()) {
-            (Some(call), None) if chosen.calls.contains(&call) => {}
-            (Some(call), None) => chosen.calls.push(call),
-            (Some(_), Some(_)) => chosen.missing.push(format!("several calls begin with \"{name}\"")),
-            (None, _) => chosen.missing.push(format!("call \"{name}\" not found")),
+            (Some(item), None) if chosen.items.contains(&item) => {}
+            (Some(item), None) => chosen.items.push(item),
+            (Some(_), Some(_)) => chosen.missing.push(format!("several {} begin with \"{name}\"", kind.name())),
+            (None, _) => chosen.missing.push(format!("{} \"{name}\" not found", kind.one())),
         }
     }
     chosen
@@ -90,12 +131,12 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn calls_are_meant_by_id_by_endpoint_or_all() {
+    fn what_is_meant_by_id_by_endpoint_or_all() {
         let all = [("a1", "8005"), ("a2", "8006"), ("b1", "8005")].map(|(id, from)| json!({"id": id, "from": from}));
         let chosen = |names: &[&str], endpoint: Option<&str>| {
             let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-            let chosen = choose(&all, &names, endpoint);
-            (chosen.calls.iter().map(|call| text(call, "id")).collect::<Vec<_>>(), chosen.missing)
+            let chosen = choose(Kind::Calls, &all, &names, endpoint);
+            (chosen.items.iter().map(|call| text(call, "id")).collect::<Vec<_>>(), chosen.missing)
         };
         let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
         assert_eq!(chosen(&["a1", "b", "b1"], None), (ids(&["a1", "b1"]), ids(&[])));
@@ -106,6 +147,16 @@ mod tests {
         assert_eq!(chosen(&[], Some("8005")), (ids(&["a1", "b1"]), ids(&[])));
         assert_eq!(chosen(&[], Some("8009")), (ids(&[]), ids(&["endpoint \"8009\" has no calls"])));
         assert_eq!(chosen(&[], None).0.len(), 3);
-        assert_eq!(choose(&[], &[], None), Chosen::default());
+        assert_eq!(choose(Kind::Calls, &[], &[], None), Chosen::default());
+        let held = [json!({"id": "c3", "from": "8005", "endpoint": "8006"})];
+        for name in ["c", "8005", "8006"] {
+            let chosen = match name {
+                "c" => choose(Kind::Holds, &held, &[name.to_owned()], None),
+                name => choose(Kind::Holds, &held, &[], Some(name)),
+            };
+            assert_eq!(chosen, Chosen { items: vec![&held[0]], missing: Vec::new() }, "{name}");
+        }
+        let none = choose(Kind::Holds, &held, &["d".to_owned()], None);
+        assert_eq!(none.missing, ["hold \"d\" not found"]);
     }
 }

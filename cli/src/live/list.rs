@@ -1,4 +1,4 @@
-//! `registrations`, `calls` and `dispatchers`: once, or again whenever something changes.
+//! `registrations`, `calls`, `holds` and `dispatchers`: once, or again whenever something changes.
 
 use super::fleet::Fleet;
 use super::rows::{Filter, Kind};
@@ -27,7 +27,7 @@ pub enum Format {
 /// Arguments of a list.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Only these: addresses of record, ids of calls (or how they begin), dispatchers
+    /// Only these: addresses of record, ids of calls or holds (or how they begin), dispatchers
     names: Vec<String>,
     /// Only those of this endpoint
     #[arg(long, value_name = "NAME")]

@@ -1,10 +1,10 @@
-//! What runs, for people: `status`, `registrations`, `calls`, `dispatchers`, `hangup` and `log`, of a `kubepbx serve` or of
-//! an installation in a cluster. One set of tables and one way to ask; only where processes are differs ([`place::Place`]).
+//! What runs, for people: `status`, `registrations`, `calls`, `holds`, `dispatchers`, `hangup`, `ring`, `release` and `log`, of
+//! a `kubepbx serve` or of an installation in a cluster. One set of tables and one way to ask; only where processes are differs ([`place::Place`]).
 
+mod act;
 mod age;
 mod cluster;
 mod fleet;
-mod hangup;
 mod lines;
 mod list;
 mod log;
@@ -14,6 +14,7 @@ mod session;
 mod status;
 mod table;
 
+use act::Act;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use place::{Place, Urls};
@@ -34,10 +35,16 @@ pub enum LiveCommand {
     Registrations(list::ListArgs),
     /// List calls
     Calls(list::ListArgs),
+    /// List callers that are held, since whom they call is asleep
+    Holds(list::ListArgs),
     /// List the destinations of dispatchers
     Dispatchers(list::ListArgs),
     /// End calls
-    Hangup(hangup::HangupArgs),
+    Hangup(act::ActArgs),
+    /// Ring whatever phone is registered now of whom held callers wait for
+    Ring(act::ActArgs),
+    /// Let held callers wait no longer: their dialplan goes on
+    Release(act::ActArgs),
     /// Show what happens to calls, as Asterisk's console does
     Log(log::LogArgs),
 }
@@ -91,8 +98,11 @@ pub async fn run(command: LiveCommand) -> ExitCode {
         LiveCommand::Status(args) => status::run(args).await,
         LiveCommand::Registrations(args) => list::run(Kind::Registrations, args).await,
         LiveCommand::Calls(args) => list::run(Kind::Calls, args).await,
+        LiveCommand::Holds(args) => list::run(Kind::Holds, args).await,
         LiveCommand::Dispatchers(args) => list::run(Kind::Dispatchers, args).await,
-        LiveCommand::Hangup(args) => hangup::run(args).await,
+        LiveCommand::Hangup(args) => act::run(Act::Hangup, args).await,
+        LiveCommand::Ring(args) => act::run(Act::Ring, args).await,
+        LiveCommand::Release(args) => act::run(Act::Release, args).await,
         LiveCommand::Log(args) => log::run(args).await,
     };
     match done {

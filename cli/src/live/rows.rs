@@ -1,4 +1,4 @@
-//! What is listed: registrations, calls and destinations, from the JSON of processes' views to rows.
+//! What is listed: registrations, calls, holds and destinations, from the JSON of processes' views to rows.
 
 use super::age::human;
 use super::table::{Column, Row, column, moving, wide};
@@ -13,6 +13,8 @@ pub enum Kind {
     Registrations,
     /// Calls.
     Calls,
+    /// Callees that calls wait for.
+    Holds,
     /// Destinations of dispatchers.
     Dispatchers,
 }
@@ -20,9 +22,9 @@ pub enum Kind {
 /// Which of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Of these names only (addresses of record, ids of calls, dispatchers); all, where there are none.
+    /// Of these names only (addresses of record, ids of calls or holds, dispatchers); all, where there are none.
     pub names: Vec<String>,
-    /// Calls that have a leg of this endpoint, or registrations of it.
+    /// Calls that have a leg of this endpoint, holds from or for it, or registrations of it.
     pub endpoint: Option<String>,
 }
 
@@ -32,7 +34,18 @@ impl Kind {
         match self {
             Kind::Registrations => "registrations",
             Kind::Calls => "calls",
+            Kind::Holds => "holds",
             Kind::Dispatchers => "dispatchers",
+        }
+    }
+
+    /// What one of them is called.
+    pub fn one(self) -> &'static str {
+        match self {
+            Kind::Registrations => "registration",
+            Kind::Calls => "call",
+            Kind::Holds => "hold",
+            Kind::Dispatchers => "dispatcher",
         }
     }
 
@@ -40,7 +53,7 @@ impl Kind {
     pub fn service(self) -> Service {
         match self {
             Kind::Registrations => Service::Registrar,
-            Kind::Calls => Service::Router,
+            Kind::Calls | Kind::Holds => Service::Router,
             Kind::Dispatchers => Service::Balancer,
         }
     }
@@ -77,6 +90,17 @@ impl Kind {
             wide("RELAY"),
             wide("ROUTER"),
         ];
+        const HOLDS: &[Column] = &[
+            column("ID"),
+            column("FROM"),
+            column("EXTEN"),
+            column("FOR"),
+            column("STATE"),
+            moving("AGE"),
+            moving("LEFT"),
+            wide("CALL"),
+            wide("ROUTER"),
+        ];
         const DISPATCHERS: &[Column] = &[
             column("DISPATCHER"),
             column("DESTINATION"),
@@ -88,6 +112,7 @@ impl Kind {
         match self {
             Kind::Registrations => REGISTRATIONS,
             Kind::Calls => CALLS,
+            Kind::Holds => HOLDS,
             Kind::Dispatchers => DISPATCHERS,
         }
     }
@@ -96,7 +121,7 @@ impl Kind {
     pub fn gone(self) -> &'static str {
         match self {
             Kind::Registrations => "EXPIRES",
-            Kind::Calls | Kind::Dispatchers => "STATE",
+            Kind::Calls | Kind::Holds | Kind::Dispatchers => "STATE",
         }
     }
 
@@ -133,15 +158,16 @@ impl Kind {
         item
     }
 
-    /// Whether an item is wanted. A call is named by its id or the beginning of it.
+    /// Whether an item is wanted. A call or a hold is named by its id or the beginning of it.
     pub fn fits(self, filter: &Filter, item: &Value) -> bool {
         let named = |name: &String| match self {
             Kind::Registrations => text(item, "aor") == *name,
-            Kind::Calls => text(item, "id").starts_with(name.as_str()),
+            Kind::Calls | Kind::Holds => text(item, "id").starts_with(name.as_str()),
             Kind::Dispatchers => text(item, "dispatcher") == *name,
         };
         let of = |endpoint: &String| match self {
             Kind::Calls => text(item, "from") == *endpoint || legs(item).any(|leg| text(leg, "endpoint") == *endpoint),
+            Kind::Holds => ["from", "endpoint"].iter().any(|field| text(item, field) == *endpoint),
             Kind::Registrations => text(item, "aor") == *endpoint,
             Kind::Dispatchers => true,
         };
@@ -153,6 +179,7 @@ impl Kind {
         match self {
             Kind::Registrations => items.sort_by_key(|i| (text(i, "aor"), text(i, "contact"))),
             Kind::Calls => items.sort_by_key(|i| (number(i, "startedAt"), text(i, "id"))),
+            Kind::Holds => items.sort_by_key(|i| (number(i, "since"), text(i, "id"))),
             Kind::Dispatchers => items.sort_by_key(|i| (text(i, "dispatcher"), text(i, "uri"), text(i, "at"))),
         }
     }
@@ -162,6 +189,7 @@ impl Kind {
         match self {
             Kind::Registrations => items.iter().map(|item| registration(item, now)).collect(),
             Kind::Calls => items.iter().map(|item| call(item, now)).collect(),
+            Kind::Holds => items.iter().map(|item| hold(item, now)).collect(),
             Kind::Dispatchers if apart => items.iter().map(|item| destination(&[item], apart)).collect(),
             Kind::Dispatchers => destinations(items),
         }
@@ -241,6 +269,30 @@ fn call(item: &Value, now: u64) -> Row {
             codec,
             text(item, "protected"),
             text(item, "relay"),
+            text(item, "at"),
+        ],
+    }
+}
+
+/// `asleep` until whoever wakes the phone was told, then `waking`, then `awake`: it rings.
+fn hold(item: &Value, now: u64) -> Row {
+    let state = match (&item["woken"], &item["told"]) {
+        (Value::Bool(true), _) => "awake",
+        (_, Value::Bool(true)) => "waking",
+        _ => "asleep",
+    };
+    let id = text(item, "id");
+    Row {
+        key: id.clone(),
+        cells: vec![
+            id,
+            text(item, "from"),
+            text(item, "exten"),
+            text(item, "endpoint"),
+            state.to_owned(),
+            human(now.saturating_sub(number(item, "since"))),
+            human(number(item, "until").saturating_sub(now)),
+            text(item, "call"),
             text(item, "at"),
         ],
     }
@@ -344,6 +396,29 @@ ID     FROM   EXTEN   TO     STATE   AGE     CONTEXT    STEP   CODEC   PROTECTED
         assert_eq!(chosen(&["7f", "a0"], None), ["7f3a", "a0"]);
         assert_eq!(chosen(&[], Some("8005")), ["7f3a", "91bc"]);
         assert_eq!(chosen(&["91"], Some("8006")), [""; 0]);
+    }
+
+    #[test]
+    fn holds_are_listed() {
+        let one = |id: &str, told: bool, woken: bool| json!({"id": id, "call": "7f3a", "endpoint": "8006", "from": "8005", "exten": "8006", "since": 1180, "until": 1270, "told": told, "woken": woken});
+        let view = json!([one("c1", false, false), one("c2", true, false), one("c3", true, true)]);
+        let items = Kind::Holds.items("pbx-router-1", view).unwrap();
+        assert_eq!(
+            printed(Kind::Holds, &items, false),
+            "\
+ID   FROM   EXTEN   FOR    STATE    AGE   LEFT
+c1   8005   8006    8006   asleep   20s   70s
+c2   8005   8006    8006   waking   20s   70s
+c3   8005   8006    8006   awake    20s   70s
+"
+        );
+        assert_eq!(
+            printed(Kind::Holds, &items[..1], true),
+            "\
+ID   FROM   EXTEN   FOR    STATE    AGE   LEFT   CALL   ROUTER
+c1   8005   8006    8006   asleep   20s   70s    7f3a   pbx-router-1
+"
+        );
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! A callee whose phone does not run when it is called: the webhook's receiver starts it.
 
 use contract::webhook::{SIGNATURE, TIMESTAMP, sign};
-use e2e::process::root;
+use e2e::process::{kubepbx, root};
 use e2e::{Baresip, Installation, Pbx, Phone, eventually, spectrum};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -147,7 +148,7 @@ fn a_caller_that_gives_up_is_answered_487_and_the_receiver_hears_of_it() {
 }
 
 #[test]
-fn a_hold_is_given_up_by_command() {
+fn a_hold_is_shown_rung_and_given_up_by_command() {
     let receiver = Receiver::start(|_| {});
     let pbx = Pbx::of(&receiver.manifests(), &[]).unwrap();
     let mut caller = Phone::start("call", pbx.sip, "8005", &["--to", "8006"]).unwrap();
@@ -155,10 +156,21 @@ fn a_hold_is_given_up_by_command() {
     let answer = |path: &str| e2e::http::post(pbx.http, path).unwrap();
     assert_eq!(answer("/v1/holds/another/cancel"), 404);
     assert_eq!(answer(&format!("/v1/holds/{id}/ring")), 204);
-    assert_eq!(answer(&format!("/v1/holds/{id}/cancel")), 204);
+    let at = format!("http://{}", pbx.http);
+    let said = |args: &[&str]| {
+        let output = Command::new(kubepbx().unwrap()).args(args).args(["--url", &at]).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = said(&["holds", "--endpoint", "8006"]);
+    let row: Vec<&str> = shown.lines().last().unwrap().split_whitespace().collect();
+    assert_eq!(row[..5], [id.as_str(), "8005", "8006", "8006", "waking"], "{shown}");
+    assert_eq!(said(&["ring", &id[..8]]), format!("hold \"{id}\" rung\n"));
+    assert_eq!(said(&["release", "--all"]), format!("hold \"{id}\" released\n"));
     assert_eq!(receiver.told("cancelled")["reason"], "command");
     let (_, report) = caller.report(SOON).unwrap();
     assert_eq!(report["calls"][0]["status"], 480, "{report}");
+    assert_eq!(answer(&format!("/v1/holds/{id}/cancel")), 404);
 }
 
 #[test]
