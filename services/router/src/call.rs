@@ -50,6 +50,8 @@ pub(crate) struct Dialing {
     pub(crate) holds: Vec<Hold>,
     /// Registrations of endpoints that can be woken, which were rung or are too old to be.
     pub(crate) seen: Vec<Seen>,
+    /// Endpoints that ring and can be woken, and until when their phones have to say something.
+    pub(crate) unheard: Vec<(String, Duration)>,
     /// Endpoints that it waits for no more.
     pub(crate) waited: Vec<String>,
 }

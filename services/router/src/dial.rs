@@ -82,6 +82,7 @@ impl Core {
                 store_down: false,
                 limit,
                 holds: Vec::new(),
+                unheard: Vec::new(),
                 seen: Vec::new(),
                 waited: Vec::new(),
             });
@@ -116,9 +117,12 @@ impl Core {
                         self.note_rung(key, endpoint, binding, leg);
                     }
                 }
-                if !self.hold(turn, key, endpoint, !live.is_empty()) && live.is_empty() {
+                let held = self.hold(turn, key, endpoint, !live.is_empty());
+                if !held && live.is_empty() {
                     self.call_event(turn, key, CallEventKind::Absent { endpoint: endpoint.to_owned() });
                     self.branch_ended(key, Branch::Absent);
+                } else if !held && wakes {
+                    self.listen(turn, key, endpoint);
                 }
             }
         }
@@ -365,6 +369,7 @@ impl Core {
         }
         let (Some(key), true, true) = (leg.call, status > 100, leg.phase == Phase::Setup) else { return };
         leg.remote_session = headers::session_of(message).or(leg.remote_session.take());
+        leg.spoke = true;
         let rings = matches!(status, 180..=182) && !std::mem::replace(&mut leg.rang, true);
         let (endpoint, offerless) = (leg.endpoint.clone(), leg.told.text().is_empty());
         let Some(call) = self.calls.get_mut(&key) else { return };
@@ -490,21 +495,28 @@ impl Core {
         reason: Option<&str>,
     ) {
         let reason = reason.or(winner.is_some().then_some(COMPLETED_ELSEWHERE)).map(str::to_owned);
-        let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) else { return };
+        let Some(dialing) = self.calls.get(&key).and_then(|c| c.dialing.as_ref()) else { return };
         let losers: Vec<LegKey> = dialing.branches.iter().copied().filter(|b| Some(*b) != winner).collect();
-        dialing.branches.retain(|b| Some(*b) == winner);
         for leg_key in losers {
-            let Some(leg) = self.legs.get_mut(&leg_key) else { continue };
-            leg.phase = Phase::Ending;
-            leg.call = None;
-            self.leave_relay(leg_key);
-            match self.legs.get_mut(&leg_key) {
-                Some(leg) if leg.client.is_none() => self.bury(leg_key),
-                Some(leg) if leg.progressed => self.send_cancel(turn, leg_key, reason.clone()),
-                // RFC 3261 9.1: CANCEL waits for a provisional answer.
-                Some(leg) => leg.cancel = Some(reason.clone()),
-                None => {}
-            }
+            self.cancel_branch(turn, key, leg_key, reason.clone());
+        }
+    }
+
+    /// Takes one branch out of its dial, and cancels it.
+    pub(crate) fn cancel_branch(&mut self, turn: &mut Turn<'_>, key: CallKey, leg_key: LegKey, reason: Option<String>) {
+        if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
+            dialing.branches.retain(|b| *b != leg_key);
+        }
+        let Some(leg) = self.legs.get_mut(&leg_key) else { return };
+        leg.phase = Phase::Ending;
+        leg.call = None;
+        self.leave_relay(leg_key);
+        match self.legs.get_mut(&leg_key) {
+            Some(leg) if leg.client.is_none() => self.bury(leg_key),
+            Some(leg) if leg.progressed => self.send_cancel(turn, leg_key, reason),
+            // RFC 3261 9.1: CANCEL waits for a provisional answer.
+            Some(leg) => leg.cancel = Some(reason),
+            None => {}
         }
     }
 

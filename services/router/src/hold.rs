@@ -3,7 +3,8 @@
 //!
 //! A hold stands in the store before anybody waits for it. Events of the store are hints: what counts is read from it,
 //! after the hold is known to want them, and again every few seconds. A contact that fails before its phone spoke
-//! (nothing heard, flow gone) is a registration left from before the phone fell asleep: the hold goes on.
+//! (nothing heard, flow gone) is a registration left from before the phone fell asleep: the hold goes on. One that says
+//! nothing for a few seconds may be such a one too: the phone is woken meanwhile.
 
 use crate::call::CallKey;
 use crate::cause::Branch;
@@ -23,6 +24,8 @@ use std::time::Duration;
 pub(crate) const REREAD: Duration = Duration::from_secs(5);
 /// After hints were missed, bindings are read within this, not all at once.
 const SPREAD_MS: u64 = 1000;
+/// A phone that is awake has said something by then.
+const SILENCE: Duration = Duration::from_secs(3);
 /// Registrations that are remembered of a call.
 const SEEN: usize = 64;
 
@@ -89,6 +92,8 @@ pub(crate) struct Hold {
 pub(crate) struct Seen {
     endpoint: String,
     mark: SeenRecord,
+    /// Its way there.
+    path: Vec<String>,
     /// The branch that rings it.
     leg: Option<LegKey>,
 }
@@ -147,7 +152,8 @@ impl Core {
         let left = resumed.as_ref().map(|wait| Duration::from_secs(wait.until.saturating_sub(now.unix())));
         let left = left.map_or(hold_time, |left| left.min(hold_time));
         let seen = resumed.iter().flat_map(|wait| &wait.seen);
-        let seen = seen.map(|mark| Seen { endpoint: endpoint.to_owned(), mark: mark.clone(), leg: None });
+        let seen =
+            seen.map(|mark| Seen { endpoint: endpoint.to_owned(), mark: mark.clone(), path: Vec::new(), leg: None });
         dialing.seen.extend(seen.take(SEEN));
         let until = now.mono + left;
         let hold = Hold {
@@ -221,7 +227,7 @@ impl Core {
         let mark = mark(binding);
         dialing.seen.retain(|seen| seen.endpoint != endpoint || seen.mark.phone != mark.phone);
         if dialing.seen.len() < SEEN {
-            dialing.seen.push(Seen { endpoint: endpoint.to_owned(), mark, leg });
+            dialing.seen.push(Seen { endpoint: endpoint.to_owned(), mark, path: binding.path.clone(), leg });
         }
     }
 
@@ -287,12 +293,7 @@ impl Core {
         let again = std::mem::take(&mut hold.again);
         let aor = match result {
             Ok(aor) => aor,
-            Err(_) if !self.caller_is_up(key) => return self.store_down(turn, key),
-            Err(_) => {
-                self.drop_hold(turn, key, endpoint, Over::Store);
-                self.branch_ended(key, Branch::Status(500));
-                return self.dial_over(turn, key);
-            }
+            Err(_) => return self.hold_lost(turn, key),
         };
         for binding in &aor.bindings {
             if is_live(turn, binding) && self.is_fresh(key, endpoint, binding) {
@@ -307,13 +308,48 @@ impl Core {
         self.dial_over(turn, key);
     }
 
+    /// The store does not take a hold, or tells of no registrations: nobody is held in silence. What rings goes on.
+    pub(crate) fn hold_lost(&mut self, turn: &mut Turn<'_>, key: CallKey) {
+        let Some(dialing) = self.calls.get(&key).and_then(|call| call.dialing.as_ref()) else { return };
+        if dialing.branches.is_empty() && !self.caller_is_up(key) {
+            return self.store_down(turn, key);
+        }
+        self.drop_holds(turn, key, Over::Store);
+        self.branch_ended(key, Branch::Status(500));
+        self.arm_hold(key);
+        self.dial_over(turn, key);
+    }
+
     /// True if a phone registered since it was last rung, and does not ring.
     fn is_fresh(&self, key: CallKey, endpoint: &str, binding: &Binding) -> bool {
         let Some(dialing) = self.calls.get(&key).and_then(|call| call.dialing.as_ref()) else { return false };
         let mark = mark(binding);
         let mut known = dialing.seen.iter().filter(|seen| seen.endpoint == endpoint && seen.mark.phone == mark.phone);
+        let there = |seen: &Seen| seen.mark.contact == binding.contact && seen.path == binding.path;
+        let rings = |leg: LegKey| dialing.branches.contains(&leg);
+        let spoke = |leg: LegKey| self.legs.get(&leg).is_some_and(|leg| leg.spoke);
         dialing.winner.is_none()
-            && !known.any(|seen| seen.mark == mark || seen.leg.is_some_and(|leg| dialing.branches.contains(&leg)))
+            && !known
+                .any(|seen| seen.mark == mark || seen.leg.is_some_and(|leg| rings(leg) && (there(seen) || spoke(leg))))
+    }
+
+    /// Endpoints that ring are given a moment to say something, before their phones are taken to be asleep.
+    pub(crate) fn listen(&mut self, turn: &Turn<'_>, key: CallKey, endpoint: &str) {
+        let Some(dialing) = self.calls.get_mut(&key).and_then(|call| call.dialing.as_mut()) else { return };
+        dialing.unheard.push((endpoint.to_owned(), turn.now.mono + SILENCE));
+        self.arm_hold(key);
+    }
+
+    /// The moment is over.
+    fn listened(&mut self, turn: &mut Turn<'_>, key: CallKey, endpoint: &str) {
+        let Some(dialing) = self.calls.get(&key).and_then(|call| call.dialing.as_ref()) else { return };
+        let branches = dialing.branches.iter().filter_map(|leg| self.legs.get(leg));
+        let mut branches = branches.filter(|leg| leg.endpoint == endpoint).peekable();
+        let waited = dialing.waited.iter().any(|waited| waited == endpoint);
+        let silent = branches.peek().is_some() && !branches.any(|leg| leg.spoke);
+        if silent && !waited && dialing.winner.is_none() {
+            self.hold(turn, key, endpoint, false);
+        }
     }
 
     fn ring_woken(&mut self, turn: &mut Turn<'_>, key: CallKey, endpoint: &str, binding: &Binding) {
@@ -321,9 +357,16 @@ impl Core {
         let Some(hold) = dialing.holds.iter_mut().find(|hold| hold.endpoint == endpoint) else { return };
         let first = !std::mem::replace(&mut hold.woken, true);
         let (limit, id) = (dialing.limit, hold.id.clone());
+        let phone = mark(binding).phone;
+        let before = dialing.seen.iter().find(|seen| seen.endpoint == endpoint && seen.mark.phone == phone);
+        let before = before.and_then(|seen| seen.leg).filter(|leg| dialing.branches.contains(leg));
         self.counters.woken += u64::from(first);
         self.timers.extend(Timer::Dial(key), turn.now.mono + limit);
         self.call_event(turn, key, CallEventKind::Woken { endpoint: endpoint.to_owned(), hold: id });
+        if let Some(leg) = before {
+            // It does not answer where it was.
+            self.cancel_branch(turn, key, leg, None);
+        }
         let codecs = turn.view.directory.endpoint(endpoint).map(|e| e.codecs.clone()).unwrap_or_default();
         let leg = self.ring(turn, key, Callee::of(endpoint, codecs, binding));
         self.note_rung(key, endpoint, binding, leg);
@@ -350,8 +393,10 @@ impl Core {
     }
 
     fn arm_hold(&mut self, key: CallKey) {
-        let holds = self.calls.get(&key).and_then(|call| call.dialing.as_ref()).map(|dialing| &dialing.holds);
-        match holds.into_iter().flatten().map(|hold| hold.until.min(hold.next)).min() {
+        let dialing = self.calls.get(&key).and_then(|call| call.dialing.as_ref());
+        let holds = dialing.into_iter().flat_map(|dialing| &dialing.holds).map(|hold| hold.until.min(hold.next));
+        let unheard = dialing.into_iter().flat_map(|dialing| &dialing.unheard).map(|(_, until)| *until);
+        match holds.chain(unheard).min() {
             Some(at) => self.timers.arm(Timer::Hold(key), at),
             None => self.timers.disarm(Timer::Hold(key)),
         }
@@ -369,6 +414,11 @@ impl Core {
                 hold.next = now + REREAD;
                 due.push(hold.endpoint.clone());
             }
+        }
+        let silent: Vec<String> =
+            dialing.unheard.extract_if(.., |(_, until)| *until <= now).map(|(name, _)| name).collect();
+        for endpoint in silent {
+            self.listened(turn, key, &endpoint);
         }
         for endpoint in over {
             self.drop_hold(turn, key, &endpoint, Over::Timeout);

@@ -135,6 +135,8 @@ pub(crate) struct Leg {
     pub(crate) progressed: bool,
     /// It rang.
     pub(crate) rang: bool,
+    /// A 1xx other than 100 came: its phone is awake.
+    pub(crate) spoke: bool,
     /// CANCEL is to be sent as soon as a 1xx came, with this Reason.
     pub(crate) cancel: Option<Option<String>>,
     /// CANCEL was sent, with this Reason, and has no answer; where it is not taken it is sent again until then.
@@ -231,6 +233,7 @@ impl Leg {
             invite: None,
             progressed: false,
             rang: false,
+            spoke: false,
             cancel: None,
             cancelling: None,
             relay: None,

@@ -82,7 +82,7 @@ impl Core {
             }
         }
         match saving.after {
-            AfterSave::Hold(call) if saving.failed && !self.caller_is_up(call) => return self.store_down(turn, call),
+            AfterSave::Hold(call) if saving.failed && !self.caller_is_up(call) => self.hold_lost(turn, call),
             after => self.after_save(turn, after),
         }
         if let Some(call) = saving.call.filter(|_| saving.failed && self.leaving) {

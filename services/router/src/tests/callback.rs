@@ -298,6 +298,65 @@ fn a_stale_contact_is_tried_and_then_the_phone_is_woken() {
     }
 }
 
+/// A registration left from before the phone fell asleep, of which nobody says that it is.
+fn silent(always: bool) -> (Lab, Phone, Bytes) {
+    let mut lab = Lab::new();
+    lab.put(wakeable("8006", always));
+    lab.register("8006");
+    lab.aors.get_mut("8006").unwrap().bindings[0].instance = Some("<urn:uuid:1>".into());
+    let a = lab.call("8005", "8006");
+    let old = lab.request_to("INVITE", "8006");
+    (lab, a, old)
+}
+
+#[test]
+fn a_contact_that_says_nothing_is_of_a_phone_that_is_woken_and_rung_where_it_is_now() {
+    for always in [false, true] {
+        let (mut lab, mut a, old) = silent(always);
+        if !always {
+            lab.seconds(2);
+            assert_eq!(lab.told(), []);
+            lab.quiet();
+            lab.seconds(2);
+        }
+        lab.response(180, "INVITE");
+        assert_eq!((lab.told(), lab.core.load().holds), (vec![wake()], 1));
+        let b = lab.callee(&old);
+        lab.answer(&b, &old, 100, None);
+        // It registered again where it was before: that it is asked already.
+        lab.aors.get_mut("8006").unwrap().bindings[0].cseq += 1;
+        lab.input(Input::Registered("8006"));
+        lab.quiet();
+        lab.wakes_as("8006", Some("<urn:uuid:1>"));
+        let new = lab.take(|m| m.uri() == Some("sip:8006@127.0.0.1:7000"), "INVITE");
+        let cancel = lab.request_to("CANCEL", "8006");
+        lab.answer(&b, &cancel, 200, None);
+        lab.answer(&b, &old, 487, None);
+        lab.request_to("ACK", "8006");
+        lab.talks(&mut a, &new);
+    }
+}
+
+#[test]
+fn a_contact_that_rings_is_of_a_phone_that_is_awake() {
+    let (mut lab, mut a, invite) = silent(false);
+    let b = lab.callee(&invite);
+    lab.answer(&b, &invite, 180, None);
+    lab.response(180, "INVITE");
+    lab.seconds(20);
+    assert_eq!((lab.told(), lab.core.load().holds), (vec![], 0));
+    lab.talks(&mut a, &invite);
+}
+
+#[test]
+fn a_phone_that_says_nothing_for_a_while_and_then_answers_need_not_be_told() {
+    let (mut lab, mut a, invite) = silent(false);
+    lab.seconds(5);
+    lab.response(180, "INVITE");
+    assert_eq!(lab.told(), [wake()]);
+    lab.talks(&mut a, &invite);
+}
+
 #[test]
 fn a_contact_that_fails_once_woken_is_waited_for_again() {
     let mut lab = asleep();
@@ -325,11 +384,13 @@ fn two_phones_wake_and_both_ring() {
     let one = lab.request_to("INVITE", "8006");
     lab.wakes_as("8006", Some("<urn:uuid:2>"));
     let two = lab.request_to("INVITE", "8006");
+    let b = lab.callee(&one);
+    lab.answer(&b, &one, 180, None);
+    while lab.take_if(|m| m.status() == Some(180)).is_some() {}
+    // It rings: it is not rung twice, wherever it registers meanwhile.
     lab.wakes_as("8006", Some("<urn:uuid:1>"));
     lab.quiet();
     assert_eq!(lab.told(), [wake()]);
-    let b = lab.callee(&one);
-    lab.answer(&b, &one, 180, None);
     lab.talks_with_other(&mut a, &two, &b, &one);
 }
 
@@ -482,6 +543,28 @@ fn without_the_store_nobody_is_held() {
     assert_eq!(lab.told(), []);
     lab.store_down = false;
     lab.empty();
+}
+
+#[test]
+fn without_the_store_what_rings_goes_on() {
+    for goes in ["at once", "later"] {
+        let mut lab = Lab::new();
+        lab.put(wakeable("8006", true));
+        lab.register("8006");
+        lab.hold = Some(|ask| matches!(ask, Ask::Save { .. }));
+        let mut a = lab.call("8005", "8006");
+        let invite = lab.request_to("INVITE", "8006");
+        lab.store_down = goes == "at once";
+        lab.release();
+        lab.store_down = true;
+        lab.seconds(6);
+        assert_eq!(lab.core.load().holds, 0, "{goes}");
+        assert_eq!(lab.told().len(), if goes == "later" { 2 } else { 0 }, "{goes}");
+        lab.store_down = false;
+        while lab.take_if(|m| m.status() == Some(180)).is_some() {}
+        lab.quiet();
+        lab.talks(&mut a, &invite);
+    }
 }
 
 #[test]
