@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use dialplan::{Pattern, Target, Template};
+use dialplan::{Assigned, Pattern, Target, Template};
 use serde_json::{Map, Value, json};
 
 use super::ini::{self, Setting};
 use super::{Imported, Names, Note};
 use api::manifests::Source;
 
-/// Extensions that Asterisk runs by itself and nobody dials.
-const SPECIAL: [&str; 8] = ["h", "i", "t", "T", "e", "o", "a", "fax"];
+/// Extensions that Asterisk runs by itself, and nothing here does.
+const SPECIAL: [&str; 5] = ["T", "e", "o", "a", "fax"];
 
 /// Reads the file.
 pub(super) fn import(source: &Source) -> Imported {
@@ -42,6 +42,9 @@ pub(super) fn import(source: &Source) -> Imported {
     Imported { manifests, notes: work.notes }
 }
 
+/// Steps after which nothing runs that has no label.
+const LEAVING: [&str; 5] = ["busy", "congestion", "goto", "hangup", "return"];
+
 #[derive(Default)]
 struct Context {
     name: String,
@@ -55,9 +58,16 @@ struct Context {
 
 struct Extension {
     pattern: Pattern,
-    /// By priority: the line and what is called.
-    steps: BTreeMap<u32, (usize, String)>,
+    /// By priority.
+    steps: BTreeMap<u32, Called>,
     last: u32,
+}
+
+/// What a line calls.
+struct Called {
+    line: usize,
+    call: String,
+    label: Option<String>,
 }
 
 struct Work<'a> {
@@ -125,9 +135,6 @@ impl Work<'_> {
         };
         let known = context.extensions.iter().position(|extension| extension.pattern == pattern);
         Some(known.unwrap_or_else(|| {
-            if text == "s" {
-                self.note(setting.line, "exten => s: runs only when s is dialled: here every call has a number");
-            }
             context.extensions.push(Extension { pattern, steps: BTreeMap::new(), last: 0 });
             context.extensions.len() - 1
         }))
@@ -156,12 +163,12 @@ impl Work<'_> {
             self.note(setting.line, format!("{whole}: the priority {priority} is not carried over"));
             return;
         };
-        if let Some(label) = label {
-            self.note(setting.line, format!("the label {label}: not carried over, no step goes to a label here"));
-        }
         extension.last = number;
         match extension.steps.entry(number) {
-            Entry::Vacant(free) => drop(free.insert((setting.line, call.trim().to_owned()))),
+            Entry::Vacant(free) => {
+                let label = label.map(str::to_owned);
+                free.insert(Called { line: setting.line, call: call.trim().to_owned(), label });
+            }
             Entry::Occupied(_) => {
                 self.note(
                     setting.line,
@@ -176,14 +183,29 @@ impl Work<'_> {
         for extension in context.extensions {
             let mut steps = Vec::new();
             let mut next = 1;
-            for (number, (line, call)) in extension.steps {
+            let mut left = false;
+            for (number, Called { line, call, label }) in extension.steps {
                 // Asterisk goes from one priority to the next and ends at a gap.
                 if number != next {
                     self.note(line, format!("{call}: is never reached: there is no priority {next} before it"));
                     continue;
                 }
                 next += 1;
-                steps.extend(self.application(line, &call));
+                if left && label.is_none() {
+                    self.note(line, format!("{call}: is never reached: the step before it leaves"));
+                    continue;
+                }
+                let Some(mut step) = self.application(line, &call) else {
+                    if let Some(label) = label {
+                        self.note(line, format!("the label {label} goes with its step"));
+                    }
+                    continue;
+                };
+                if let Some(label) = label {
+                    step["label"] = label.into();
+                }
+                left = LEAVING.iter().any(|application| step.get(application).is_some());
+                steps.push(step);
             }
             if !steps.is_empty() {
                 extensions.push(json!({"pattern": extension.pattern.as_str(), "steps": steps}));
@@ -233,13 +255,26 @@ impl Work<'_> {
                     Some(json!({"hangup": {}}))
                 }
             },
-            "busy" | "congestion" => {
-                let cause = if name.eq_ignore_ascii_case("busy") { 17 } else { 34 };
-                self.note(line, format!("{call}: becomes a hangup with cause {cause}, at once"));
-                Some(json!({"hangup": {"cause": cause}}))
-            }
-            "playback" => self.playback(line, call, arguments),
+            "busy" => Some(json!({"busy": {}})),
+            "congestion" => Some(json!({"congestion": {}})),
+            "progress" => Some(json!({"progress": {}})),
+            "ringing" => Some(json!({"ringing": {}})),
+            "playback" => self.playback("playback", line, call, arguments),
+            "background" => self.playback("background", line, call, arguments),
             "echo" => Some(json!({"echo": {}})),
+            "milliwatt" => Some(json!({"milliwatt": {}})),
+            "wait" => self.seconds(line, call, arguments).map(|time| json!({"wait": {"duration": time}})),
+            "waitexten" if arguments.is_empty() => Some(json!({"waitExten": {}})),
+            "waitexten" => self.seconds(line, call, arguments).map(|time| json!({"waitExten": {"timeout": time}})),
+            "set" => self.set(line, call, arguments),
+            "goto" => self.place(line, call, arguments).map(|place| json!({"goto": place})),
+            "gosub" => self.gosub(line, call, arguments),
+            "return" if arguments.is_empty() => Some(json!({"return": {}})),
+            "return" => self.template(line, call, arguments).map(|value| json!({"return": {"value": value}})),
+            "gotoif" | "execif" | "gosubif" | "gotoiftime" => {
+                self.note(line, format!("{call}: left out: write its condition in CEL, by gotoIf or the step's when"));
+                None
+            }
             _ => {
                 self.note(line, format!("{call}: the application {name} is not supported, the step is left out"));
                 None
@@ -287,7 +322,70 @@ impl Work<'_> {
         Some(json!({ "dial": dial }))
     }
 
-    fn playback(&mut self, line: usize, call: &str, arguments: &str) -> Option<Value> {
+    /// Seconds, with or without a fraction, as a duration.
+    fn seconds(&mut self, line: usize, call: &str, text: &str) -> Option<String> {
+        let time = text.parse::<f64>().ok().filter(|time| (0.0..=3600.0).contains(time));
+        if time.is_none() {
+            self.note(line, format!("{call}: {text} is no number of seconds up to 3600, the step is left out"));
+        }
+        time.map(|time| format!("{}ms", (time * 1000.0).round()))
+    }
+
+    fn set(&mut self, line: usize, call: &str, arguments: &str) -> Option<Value> {
+        let Some((name, value)) = arguments.split_once('=') else {
+            self.note(line, format!("{call}: not carried over: write NAME=value"));
+            return None;
+        };
+        if let Err(error) = Assigned::parse(name.trim()) {
+            self.note(line, format!("{call}: not carried over: {error}"));
+            return None;
+        }
+        let value = self.template(line, call, value)?;
+        Some(json!({"set": {"name": name.trim(), "value": value}}))
+    }
+
+    /// `[[context,]extension,]priority`.
+    fn place(&mut self, line: usize, call: &str, text: &str) -> Option<Value> {
+        let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+        let [rest @ .., priority] = parts.as_slice() else { return None };
+        let names: &[&str] = match rest.len() {
+            0 => &[],
+            1 => &["extension"],
+            2 => &["context", "extension"],
+            _ => {
+                self.note(line, format!("{call}: not carried over: more than a context, an extension and a priority"));
+                return None;
+            }
+        };
+        let mut place = Map::new();
+        for (name, part) in names.iter().zip(rest) {
+            place.insert((*name).to_owned(), self.template(line, call, part)?.into());
+        }
+        if priority.parse::<u32>().is_ok_and(|number| number > 1) {
+            self.note(line, format!("{call}: counts steps: look whether {priority} is still the one that is meant"));
+        }
+        if *priority != "1" || place.is_empty() {
+            place.insert("label".to_owned(), self.template(line, call, priority)?.into());
+        }
+        Some(place.into())
+    }
+
+    /// A place and what it is given: `context,s,1(a,b)`.
+    fn gosub(&mut self, line: usize, call: &str, text: &str) -> Option<Value> {
+        let (place, args) = match text.split_once('(').filter(|_| text.ends_with(')')) {
+            Some((place, args)) => (place, args.trim_end_matches(')')),
+            None => (text, ""),
+        };
+        let mut step = self.place(line, call, place)?;
+        let args: Vec<&str> = args.split(',').map(str::trim).filter(|arg| !arg.is_empty()).collect();
+        let args: Option<Vec<String>> = args.into_iter().map(|arg| self.template(line, call, arg)).collect();
+        if let Some(args) = args.filter(|args| !args.is_empty()) {
+            step["args"] = args.into();
+        }
+        Some(json!({"gosub": step}))
+    }
+
+    fn playback(&mut self, name: &str, line: usize, call: &str, arguments: &str) -> Option<Value> {
         let (files, options) = arguments.split_once(',').unwrap_or((arguments, ""));
         if !options.trim().is_empty() {
             self.note(line, format!("{call}: the options {} are not carried over", options.trim()));
@@ -302,7 +400,7 @@ impl Work<'_> {
             self.note(line, format!("{call}: nothing to play, the step is left out"));
             return None;
         }
-        Some(json!({"playback": {"prompts": prompts}}))
+        Some(json!({name: {"prompts": prompts}}))
     }
 }
 
@@ -331,9 +429,31 @@ mod tests {
                 {"pattern": "901", "steps": [{"hangup": {}}]}]})
         );
         assert_eq!(manifests[0]["metadata"]["name"], "from-out");
-        let busy = json!([{"pattern": "_[1,2]X", "steps": [{"hangup": {"cause": 17}}]}]);
+        let busy = json!([{"pattern": "_[1,2]X", "steps": [{"busy": {}}]}]);
         assert_eq!(manifests[1]["spec"]["extensions"], busy);
-        assert_eq!(notes.len(), 2, "{notes:#?}");
+        assert_eq!(notes.len(), 1, "{notes:#?}");
+    }
+
+    #[test]
+    fn control_flow_keeps_its_labels() {
+        let text = "[c]\nexten => 1,1,Set(__LANG=de)\n same => n(top),Background(menu)\n same => n,WaitExten(2.5)\n\
+            same => n,Goto(top)\n same => n(b),Goto(2,1)\n same => n(c),Goto(other,s,end)\n same => n(d),Gosub(sub,s,1(${EXTEN},b))\n\
+            exten => h,1,Return(${LANG})\n";
+        let (manifests, notes) = run(text);
+        assert_eq!(
+            manifests[0]["spec"]["extensions"],
+            json!([
+                {"pattern": "1", "steps": [
+                    {"set": {"name": "__LANG", "value": "de"}},
+                    {"label": "top", "background": {"prompts": ["menu"]}},
+                    {"waitExten": {"timeout": "2500ms"}},
+                    {"goto": {"label": "top"}},
+                    {"label": "b", "goto": {"extension": "2"}},
+                    {"label": "c", "goto": {"context": "other", "extension": "s", "label": "end"}},
+                    {"label": "d", "gosub": {"context": "sub", "extension": "s", "args": ["${EXTEN}", "b"]}}]},
+                {"pattern": "h", "steps": [{"return": {"value": "${LANG}"}}]}])
+        );
+        assert_eq!(notes.len(), 1, "{notes:#?}");
     }
 
     #[test]
@@ -344,10 +464,15 @@ mod tests {
             ("[c]\nexten => 1,hint,PJSIP/1\n", 2, "priority hint"),
             ("[c]\nexten => 1,1,Queue(x)\n", 2, "Queue is not supported"),
             ("[c]\nexten => 1,1,Queue(x)\n", 1, "nothing of it"),
-            ("[c]\nexten => 1,1(here),Answer()\n", 2, "label here"),
-            ("[c]\nexten => h,1,Answer()\nsame => n,Hangup()\n", 2, "special extension h"),
-            ("[c]\nexten => h,1,Answer()\nsame => n,Hangup()\n", 3, "was not carried over"),
-            ("[c]\nexten => s,1,Answer()\n", 2, "only when s"),
+            ("[c]\nexten => 1,1(here),Queue(x)\n", 2, "label here"),
+            ("[c]\nexten => o,1,Answer()\nsame => n,Hangup()\n", 2, "special extension o"),
+            ("[c]\nexten => o,1,Answer()\nsame => n,Hangup()\n", 3, "was not carried over"),
+            ("[c]\nexten => 1,1,Goto(2,1)\nsame => n,Hangup()\n", 3, "the step before it leaves"),
+            ("[c]\nexten => 1,1,GotoIf($[1]?a:b)\n", 2, "in CEL"),
+            ("[c]\nexten => 1,1,Set(A=$[1+1])\n", 2, "expressions"),
+            ("[c]\nexten => 1,1,Set(DB(a/b)=1)\n", 2, "can be set"),
+            ("[c]\nexten => 1,1,Wait(x)\n", 2, "no number of seconds"),
+            ("[c]\nexten => 1,1,Goto(1,5)\n", 2, "counts steps"),
             ("[c]\nexten => _1[,1,Answer()\n", 2, "not an extension"),
             ("[c]\nexten => _1./8005,1,Answer()\n", 2, "caller's number"),
             ("[c]\nexten => 1\n", 2, "not an extension"),

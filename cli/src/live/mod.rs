@@ -1,14 +1,16 @@
-//! What runs, for people: `status`, `registrations`, `calls`, `dispatchers`, `hangup` and `log`, of a `kubepbx serve` or of
+//! What runs, for people: `status`, `registrations`, `calls`, `dispatchers`, `hangup`, `log` and `route`, of a `kubepbx serve` or of
 //! an installation in a cluster. One set of tables and one way to ask; only where processes are differs ([`place::Place`]).
 
 mod age;
 mod cluster;
+mod explain;
 mod fleet;
 mod hangup;
 mod lines;
 mod list;
 mod log;
 mod place;
+mod route;
 mod rows;
 mod session;
 mod status;
@@ -40,6 +42,8 @@ pub enum LiveCommand {
     Hangup(hangup::HangupArgs),
     /// Show what happens to calls, as Asterisk's console does
     Log(log::LogArgs),
+    /// Explain step by step what a call would do, without making it
+    Route(route::RouteArgs),
 }
 
 /// Whom to ask.
@@ -61,6 +65,11 @@ pub struct Where {
 }
 
 impl Where {
+    /// Whether a place was named.
+    fn is_given(&self) -> bool {
+        !self.url.is_empty() || self.namespace.is_some() || self.context.is_some() || self.kubeconfig.is_some()
+    }
+
     async fn open(self) -> Result<Arc<dyn Place>> {
         let cluster = self.namespace.is_some() || self.context.is_some() || self.kubeconfig.is_some();
         Ok(match self.url.as_slice() {
@@ -94,6 +103,7 @@ pub async fn run(command: LiveCommand) -> ExitCode {
         LiveCommand::Dispatchers(args) => list::run(Kind::Dispatchers, args).await,
         LiveCommand::Hangup(args) => hangup::run(args).await,
         LiveCommand::Log(args) => log::run(args).await,
+        LiveCommand::Route(args) => route::run(args).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::conditions::Condition;
-use crate::duration::Duration;
+use crate::steps::Step;
 
 /// One context of the dialplan: what it includes and its extensions.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -39,6 +39,11 @@ pub struct DialplanSpec {
     #[schemars(length(max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
     pub includes: Vec<String>,
 
+    /// Whose time the conditions of this context ask for: a name of IANA's database, such as Europe/Berlin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
+
     /// The extensions. Of those that match, the best wins wherever it stands: an exact one before patterns, among patterns
     /// the one with the smaller set at the first position that differs.
     #[serde(default)]
@@ -51,86 +56,14 @@ pub struct DialplanSpec {
 #[serde(rename_all = "camelCase")]
 pub struct Extension {
     /// An extension such as 8005, or after _ a pattern: X is 0-9, Z 1-9, N 2-9, [15-7] one of a set, . one or more and
-    /// ! none or more of anything.
+    /// ! none or more of anything. Nobody need dial these: s runs where no number was dialled and for a goto that names a
+    /// context alone, i where a goto or the digits of waitExten lead nowhere, t where no digits came, h when the call ended.
     #[schemars(length(min = 1, max = 80))]
     pub pattern: String,
 
     /// What runs, in order. After the last step the call is hung up.
     #[schemars(length(min = 1, max = 256))]
     pub steps: Vec<Step>,
-}
-
-/// One step: exactly one application.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub struct Step {
-    /// Does nothing but show its text in the call's log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub no_op: Option<NoOp>,
-
-    /// Answers the caller.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<Empty>,
-
-    /// Rings endpoints, all at once, and joins the caller with the first that answers. When nobody does, the next step
-    /// runs with DIALSTATUS and HANGUPCAUSE set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dial: Option<Dial>,
-
-    /// Ends the call.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hangup: Option<Hangup>,
-
-    /// Answers, where nobody has, and plays prompts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub playback: Option<Playback>,
-
-    /// Answers, where nobody has, and sends the caller's own sound back until the caller hangs up.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub echo: Option<Empty>,
-}
-
-/// Nothing to set: write {}.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
-pub struct Empty {}
-
-/// Does nothing.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
-pub struct NoOp {
-    /// What to show in the call's log; ${...} is put in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
-    pub text: Option<String>,
-}
-
-/// Rings endpoints.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
-pub struct Dial {
-    /// Whom to ring: PJSIP/NAME, where ${EXTEN} and other variables are put in; several may be joined by &.
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 1024)))]
-    pub to: Vec<String>,
-
-    /// How long it may ring, such as 30s. Without it 10 minutes, or until the caller gives up.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Duration>,
-}
-
-/// Ends the call.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
-pub struct Hangup {
-    /// Why, as a Q.850 cause: 16 normal, 17 busy, 21 rejected, ... Without it the cause of the last dial, else 16.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 127))]
-    pub cause: Option<u32>,
-}
-
-/// Plays prompts.
-#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
-pub struct Playback {
-    /// What to play, one after the other: the name of a WAV file, or tone:HZ,MS.
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 1024)))]
-    pub prompts: Vec<String>,
 }
 
 /// What the operator found.

@@ -20,15 +20,14 @@ mod pbx;
 mod pbx_endpoint;
 mod schema;
 mod secret;
+mod steps;
 pub mod verdicts;
 mod yaml;
 
 pub use crate::compiler::{
     Change, Compiler, Delta, Finding, Held, Kind, Reason, Resource, ResourceId, Spec, State, Status,
 };
-pub use crate::dialplan::{
-    Dial, Dialplan, DialplanSpec, DialplanStatus, Empty, Extension, Hangup, NoOp, Playback, Step,
-};
+pub use crate::dialplan::{Dialplan, DialplanSpec, DialplanStatus, Extension};
 pub use crate::dispatcher::{
     Algorithm, Destination, Dispatcher, DispatcherSpec, DispatcherStatus, Match, Probe, Unavailable,
 };
@@ -40,3 +39,6 @@ pub use crate::pbx_endpoint::{
     Aor, Auth, Codec, Identify, IdentifyBy, PbxEndpoint, PbxEndpointSpec, PbxEndpointStatus, SecretRef,
 };
 pub use crate::secret::{SecretValue, ha1};
+pub use crate::steps::{
+    Dial, Empty, Gosub, Goto, GotoIf, Hangup, NoOp, Playback, Return, Set, Step, Wait, WaitExten,
+};

@@ -200,17 +200,29 @@ fn fields(schema: &Value, map: &Map<String, Value>, path: &str, faults: &mut Vec
     }
     let count = i64::try_from(map.len()).unwrap_or(i64::MAX);
     let bound = |word: &str| schema.get(word).and_then(Value::as_i64);
-    let names = || known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-    if bound("minProperties").is_some_and(|least| count < least) {
-        faults.push(Fault::new(path, format!("is empty: write one of {}, such as answer: {{}}", names())));
+    if let Some(most) = bound("maxProperties").filter(|most| count > *most) {
+        faults.push(Fault::new(path, format!("{count} are too many: at most {most}")));
     }
-    match bound("maxProperties").filter(|most| count > *most) {
-        Some(most) if any.is_some() => faults.push(Fault::new(path, format!("{count} are too many: at most {most}"))),
-        Some(_) => {
-            let message = format!("has {count} of {}: write one, the others as items of their own", names());
+    one_of(schema, map, path, faults);
+}
+
+/// Where one of several fields is to be there, it is one.
+fn one_of(schema: &Value, map: &Map<String, Value>, path: &str, faults: &mut Vec<Fault>) {
+    let choices = schema.get("oneOf").and_then(Value::as_array);
+    let name = |choice: &Value| choice.pointer("/required/0").and_then(Value::as_str).map(str::to_owned);
+    let names: Vec<String> = choices.into_iter().flatten().filter_map(name).collect();
+    let there = names.iter().filter(|name| map.contains_key(*name)).count();
+    // One that is not known is told already.
+    let unknown = map.keys().any(|key| schema.pointer(&format!("/properties/{key}")).is_none());
+    match there {
+        0 if !names.is_empty() && !unknown => {
+            faults.push(Fault::new(path, format!("is empty: write one of {}, such as answer: {{}}", names.join(", "))));
+        }
+        0 | 1 => {}
+        _ => {
+            let message = format!("has {there} of {}: write one, the others as items of their own", names.join(", "));
             faults.push(Fault::new(path, message));
         }
-        None => {}
     }
 }
 
@@ -309,6 +321,7 @@ mod tests {
             "minLength",
             "minProperties",
             "minimum",
+            "oneOf",
             "properties",
             "required",
             "type",

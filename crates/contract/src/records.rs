@@ -199,6 +199,9 @@ pub struct CallRecord {
     /// What the far leg in its bridge is there for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub far: Option<Far>,
+    /// Where it stands in the dialplan, with its variables and where it returns to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walk: Option<dialplan::Walk>,
 }
 
 /// Why a call has a far leg.

@@ -88,6 +88,57 @@ pub enum ErrorKind {
     /// A hangup cause outside 1 to 127.
     #[error("{0} is no Q.850 cause: write a number from 1 to 127, such as 16 (normal clearing) or 17 (busy)")]
     Cause(i64),
+    /// A condition that cannot be read.
+    #[error("bad condition {text:?} at character {at}: {why}")]
+    Condition {
+        /// The condition as written.
+        text: String,
+        /// Where in it, in bytes from 1.
+        at: usize,
+        /// What is wrong with it and what to write.
+        why: String,
+    },
+    /// What `set` is to set cannot be set.
+    #[error("{name:?} cannot be set: {why}")]
+    Assigned {
+        /// What was to be set.
+        name: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A header field that is not for the dialplan to write.
+    #[error("the header field {0:?} cannot be added: write a private one (X-...), or Alert-Info, Call-Info, Subject, Priority, Organization, Diversion or Privacy")]
+    Header(String),
+    /// A time zone that does not exist.
+    #[error("there is no time zone {0:?}: write one of IANA's names, such as Europe/Berlin")]
+    Zone(String),
+    /// A label that is none, or stands in its extension twice.
+    #[error("bad label {label:?}: {why}")]
+    Label {
+        /// The label.
+        label: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A step goes where nothing is.
+    #[error("there is no {what} {name:?}: {hint}")]
+    Nowhere {
+        /// `label` or `extension`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// What there is.
+        hint: String,
+    },
+    /// Nothing ever runs this.
+    #[error("is never reached: {0}")]
+    Unreachable(String),
+    /// Steps go round for ever, and nothing in the circle takes time.
+    #[error("goes round for ever, without a step that takes time: {0}")]
+    EndlessLoop(String),
+    /// A time longer than its bound.
+    #[error("is longer than {} s", .0.as_secs())]
+    TooLate(std::time::Duration),
     /// Something that must have content has none.
     #[error("{0} is empty: {1}")]
     Empty(&'static str, &'static str),

@@ -132,6 +132,38 @@ impl Pattern {
             }
         }
     }
+
+    /// Whether more digits could make a match of these.
+    pub fn may_grow(&self, digits: &str) -> bool {
+        let mut dialled = digits.bytes().filter(|c| *c != b'-');
+        match &self.form {
+            Form::Exact(plain) => {
+                let dialled: Vec<u8> = dialled.collect();
+                plain.len() > dialled.len() && plain.as_bytes().starts_with(&dialled)
+            }
+            Form::Pattern(items) => {
+                for item in items {
+                    match (item, dialled.next()) {
+                        (Item::AnyOrNone | Item::OneOrMore, _) | (Item::Set(_), None) => return true,
+                        (Item::Set(set), Some(c)) if c.is_ascii() && set & bit(c) != 0 => {}
+                        _ => return false,
+                    }
+                }
+                false
+            }
+        }
+    }
+
+    /// Whether another pattern, which is preferred, takes all that this one matches: it is the same and a `!` after it.
+    pub fn is_hidden_by(&self, other: &Self) -> bool {
+        match (&self.form, &other.form) {
+            (Form::Pattern(own), Form::Pattern(others)) => match others.split_last() {
+                Some((Item::AnyOrNone, begin)) => own == begin,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
 }
 
 /// The positions of a pattern after its `_`.
@@ -339,5 +371,26 @@ mod tests {
             prop_assert_eq!(p[0].cmp(&p[1]), p[1].cmp(&p[0]).reverse());
             if p[0] <= p[1] && p[1] <= p[2] { prop_assert!(p[0] <= p[2]); }
         }
+    }
+
+    #[test]
+    fn what_more_digits_could_match() {
+        for (pattern, digits, grows) in [
+            ("8005", "80", true),
+            ("8005", "", true),
+            ("8005", "8005", false),
+            ("8005", "81", false),
+            ("_80XX", "800", true),
+            ("_80XX", "8005", false),
+            ("_80XX", "9", false),
+            ("_9.", "9", true),
+            ("_9.", "91", true),
+            ("_9!", "9", true),
+        ] {
+            assert_eq!(Pattern::parse(pattern).unwrap().may_grow(digits), grows, "{pattern} {digits}");
+        }
+        let hidden = |own: &str, other: &str| Pattern::parse(own).unwrap().is_hidden_by(&Pattern::parse(other).unwrap());
+        assert!(hidden("_8X", "_8X!") && hidden("_8X", "_8[0-9]!"));
+        assert!(!hidden("_8X!", "_8X") && !hidden("_8X", "_8X.") && !hidden("80", "_8X!") && !hidden("_8X", "_8N!"));
     }
 }

@@ -1,10 +1,11 @@
 //! A context, and how an extension is found in it and in what it includes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, Pattern, Step};
+use crate::{Condition, Error, ErrorKind, Pattern, Step, Zone};
 
 /// Bounds of everything a dialplan holds.
 pub mod limits {
@@ -28,6 +29,30 @@ pub mod limits {
     pub const INCLUDES: usize = 64;
     /// Contexts that are looked at for one extension.
     pub const VISITED: usize = 256;
+    /// Bytes of a condition.
+    pub const CONDITION: usize = 1024;
+    /// Words and signs of a condition.
+    pub const TOKENS: usize = 256;
+    /// How deep a condition or a substitution may be nested.
+    pub const DEPTH: usize = 16;
+    /// Bytes that a regular expression of a condition may take.
+    pub const REGEX: usize = 1 << 18;
+    /// Variables that a call may set.
+    pub const VARIABLES: usize = 256;
+    /// Bytes of a call's variables.
+    pub const VARIABLE_BYTES: usize = 64 * 1024;
+    /// Header fields that a plan may add for callees.
+    pub const HEADERS: usize = 32;
+    /// Arguments of a gosub.
+    pub const ARGS: usize = 32;
+    /// How deep gosubs may be nested.
+    pub const GOSUBS: usize = 32;
+    /// Steps that a call may run at once.
+    pub const BURST: u64 = 1000;
+    /// Steps that it may run beyond that for each second that it lasts.
+    pub const STEPS_A_SECOND: u64 = 20;
+    /// The longest wait of a step.
+    pub const WAIT: std::time::Duration = std::time::Duration::from_secs(3600);
 }
 
 /// One context. Its extensions stand in their order of preference.
@@ -37,6 +62,8 @@ pub struct Plan {
     name: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     includes: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    time_zone: Zone,
     extensions: Vec<Extension>,
 }
 
@@ -48,13 +75,19 @@ struct Unchecked {
     #[serde(default)]
     includes: Vec<String>,
     #[serde(default)]
+    time_zone: Zone,
+    #[serde(default)]
     extensions: Vec<Extension>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl TryFrom<Unchecked> for Plan {
     type Error = Error;
     fn try_from(plan: Unchecked) -> Result<Self, Error> {
-        Plan::new(plan.name, plan.includes, plan.extensions)
+        Ok(Plan::new(plan.name, plan.includes, plan.extensions)?.in_zone(plan.time_zone))
     }
 }
 
@@ -67,12 +100,32 @@ pub struct Extension {
     pub pattern: Pattern,
     /// What runs, in order.
     pub steps: Arc<[Step]>,
+    /// Steps that have a label, by it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub labels: Arc<BTreeMap<String, usize>>,
+    /// Steps that run only on a condition.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub when: Arc<BTreeMap<usize, Condition>>,
 }
 
 impl Extension {
     /// An extension of these steps.
     pub fn new(pattern: Pattern, steps: Vec<Step>) -> Self {
-        Self { pattern, steps: steps.into() }
+        Self { pattern, steps: steps.into(), labels: Arc::default(), when: Arc::default() }
+    }
+
+    /// With labels and conditions of steps, by their indices.
+    #[must_use]
+    pub fn marked(self, labels: BTreeMap<String, usize>, when: BTreeMap<usize, Condition>) -> Self {
+        Self { labels: labels.into(), when: when.into(), ..self }
+    }
+
+    /// The index of the step of this label, or of this number from 1.
+    pub fn labelled(&self, label: &str) -> Option<usize> {
+        match label.parse::<usize>() {
+            Ok(number) => number.checked_sub(1).filter(|index| *index < self.steps.len()),
+            Err(_) => self.labels.get(label).copied().filter(|index| *index < self.steps.len()),
+        }
     }
 }
 
@@ -105,6 +158,7 @@ impl Plan {
                 step.check().map_err(|e| e.at(format_args!("{place}[{index}]")))?;
             }
         }
+        crate::analysis::check(&extensions, !includes.is_empty())?;
         let mut indexed: Vec<(usize, Extension)> = extensions.into_iter().enumerate().collect();
         indexed.sort_by(|(_, left), (_, right)| left.pattern.cmp(&right.pattern));
         for pair in indexed.windows(2) {
@@ -116,7 +170,19 @@ impl Plan {
                 return Err(Error::from(kind).at(format_args!("extensions[{at}].pattern")));
             }
         }
-        Ok(Self { name, includes, extensions: indexed.into_iter().map(|(_, extension)| extension).collect() })
+        let extensions = indexed.into_iter().map(|(_, extension)| extension).collect();
+        Ok(Self { name, includes, time_zone: Zone::default(), extensions })
+    }
+
+    /// The same, its conditions asking for the time of this zone.
+    #[must_use]
+    pub fn in_zone(self, time_zone: Zone) -> Self {
+        Self { time_zone, ..self }
+    }
+
+    /// Whose time its conditions ask for.
+    pub fn time_zone(&self) -> &Zone {
+        &self.time_zone
     }
 
     /// The context's name.
@@ -140,6 +206,16 @@ impl Plan {
     }
 }
 
+/// Whether more digits could make an extension of these in a context or in what it includes.
+pub(crate) fn may_grow<'a>(start: &'a Plan, digits: &str, context: &dyn Fn(&str) -> Option<&'a Plan>) -> bool {
+    let mut grows = false;
+    visit(start, context, &mut |plan| {
+        grows = plan.extensions.iter().any(|extension| extension.pattern.may_grow(digits));
+        grows
+    });
+    grows
+}
+
 /// What [`find`] found.
 #[derive(Debug, Clone, Copy)]
 pub struct Found<'a> {
@@ -153,29 +229,35 @@ pub struct Found<'a> {
 /// own includes. A context is looked at once, so a circle ends; at most [`limits::VISITED`] are. An include that does not
 /// exist is passed over.
 pub fn find<'a>(start: &'a Plan, exten: &str, context: &dyn Fn(&str) -> Option<&'a Plan>) -> Option<Found<'a>> {
+    let mut found = None;
+    visit(start, context, &mut |plan| {
+        found = plan.find(exten).map(|extension| Found { plan, extension });
+        found.is_some()
+    });
+    found
+}
+
+/// Shows a context and what it includes, in order, until told to stop.
+fn visit<'a>(start: &'a Plan, context: &dyn Fn(&str) -> Option<&'a Plan>, stop: &mut dyn FnMut(&'a Plan) -> bool) {
     let mut seen: Vec<&str> = Vec::new();
     let mut waiting = vec![start];
     while let Some(plan) = waiting.pop() {
         if seen.contains(&plan.name()) {
             continue;
         }
-        if seen.len() == limits::VISITED {
-            return None;
+        if seen.len() == limits::VISITED || stop(plan) {
+            return;
         }
         seen.push(plan.name());
-        if let Some(extension) = plan.find(exten) {
-            return Some(Found { plan, extension });
-        }
         // Last in, first out: the first include, and all that it includes, goes before the second.
         waiting.extend(plan.includes().iter().rev().filter_map(|name| context(name)));
     }
-    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Dial, Template};
+    use crate::{Dial, DialOptions, Template};
 
     fn extension(pattern: &str) -> Extension {
         Extension::new(Pattern::parse(pattern).unwrap(), vec![Step::Answer {}])
@@ -221,7 +303,11 @@ mod tests {
 
     #[test]
     fn faults_name_their_place() {
-        let dial = Step::Dial(Dial { to: vec![Template::parse("SIP/1").unwrap()], timeout: None });
+        let dial = Step::Dial(Dial {
+            to: vec![Template::parse("SIP/1").unwrap()],
+            timeout: None,
+            options: DialOptions::default(),
+        });
         let extensions =
             vec![extension("1"), Extension::new(Pattern::parse("2").unwrap(), vec![Step::Answer {}, dial])];
         let error = Plan::new("a", vec![], extensions).unwrap_err();

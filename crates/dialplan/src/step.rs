@@ -1,11 +1,14 @@
 //! The steps of an extension: one application each.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dial::is_field;
 use crate::limits;
-use crate::{Cause, Error, ErrorKind, Template};
+use crate::template::is_name;
+use crate::{Cause, Dial, Error, ErrorKind, Gosub, Goto, GotoIf, Playback, Template};
 
 /// One application that the router runs. Steps run in order; after the last one the call is hung up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +23,10 @@ pub enum Step {
     },
     /// Answers the caller. Nothing happens when the call is answered already.
     Answer {},
+    /// Tells a caller that is not answered that there is progress (183).
+    Progress {},
+    /// Tells a caller that is not answered that it rings (180).
+    Ringing {},
     /// Rings targets, all at once; the first that answers is bridged with the caller. When the bridge ends, the call
     /// ends; when nobody answers, the next step runs with `DIALSTATUS` and `HANGUPCAUSE` set.
     Dial(Dial),
@@ -29,10 +36,108 @@ pub enum Step {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cause: Option<Cause>,
     },
+    /// Ends the call: busy (cause 17).
+    Busy {},
+    /// Ends the call: no circuit available (cause 34).
+    Congestion {},
     /// Answers, where nobody has, and plays prompts one after the other.
     Playback(Playback),
+    /// The same, and takes digits of an extension meanwhile: the first one stops the prompts.
+    Background(Playback),
+    /// Waits for the digits of an extension, and goes there; to `i` where there is none, to `t` when nothing comes.
+    WaitExten {
+        /// How long to wait for the first digit; without it 10 s.
+        #[serde(default, with = "crate::millis::optional", skip_serializing_if = "Option::is_none")]
+        timeout: Option<Duration>,
+    },
     /// Answers, where nobody has, and sends the caller's own sound back until the caller hangs up.
     Echo {},
+    /// Answers, where nobody has, and plays a tone of 1004 Hz until the caller hangs up.
+    Milliwatt {},
+    /// Does nothing for a while.
+    Wait {
+        /// How long. In JSON whole milliseconds.
+        #[serde(with = "crate::millis::whole")]
+        duration: Duration,
+    },
+    /// Sets a variable of the call, or what a function stands for.
+    Set {
+        /// `NAME`, `CALLERID(num)`, `CALLERID(name)` or `PJSIP_HEADER(add,NAME)`.
+        name: Assigned,
+        /// What it is to be.
+        value: Template,
+    },
+    /// Goes on elsewhere.
+    Goto(Goto),
+    /// Goes on elsewhere by a condition.
+    GotoIf(GotoIf),
+    /// Runs steps elsewhere until their return.
+    Gosub(Gosub),
+    /// Goes back to after the last gosub.
+    Return {
+        /// `GOSUB_RETVAL` there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value: Option<Template>,
+    },
+}
+
+/// What `set` sets. In JSON and YAML it is the text as Asterisk writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Assigned {
+    /// A variable. `_NAME` and `__NAME` set the variable `NAME`: here one call has one set of variables, which all that it
+    /// makes shares.
+    Variable(String),
+    /// `CALLERID(num)`: the number that callees see.
+    CallerNumber,
+    /// `CALLERID(name)`: the name that callees see.
+    CallerName,
+    /// `PJSIP_HEADER(add,NAME)`: a header field for callees.
+    Header(String),
+}
+
+impl Assigned {
+    /// Reads what is set.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Assigned`].
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let bad = |why| Error::from(ErrorKind::Assigned { name: text.chars().take(limits::TEXT).collect(), why });
+        if let Some(header) = text.strip_prefix("PJSIP_HEADER(").and_then(|rest| rest.strip_suffix(')')) {
+            let name = header.strip_prefix("add,").map(str::trim);
+            let name = name.ok_or_else(|| bad("a header field is set by PJSIP_HEADER(add,NAME)"))?;
+            let bad = || bad("only private header fields (X-...) and those such as Alert-Info and Subject may be added");
+            return is_field(name).then(|| Assigned::Header(name.to_owned())).ok_or_else(bad);
+        }
+        match text {
+            "CALLERID(num)" => Ok(Assigned::CallerNumber),
+            "CALLERID(name)" => Ok(Assigned::CallerName),
+            _ if text.contains('(') => Err(bad("of the functions CALLERID(num), CALLERID(name) and PJSIP_HEADER can be set")),
+            _ => {
+                let name = text.strip_prefix("__").or_else(|| text.strip_prefix('_')).unwrap_or(text);
+                let bad = || bad("a variable's name is letters, digits and '_'");
+                is_name(name).then(|| Assigned::Variable(name.to_owned())).ok_or_else(bad)
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for Assigned {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self, Error> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Assigned> for String {
+    fn from(assigned: Assigned) -> Self {
+        match assigned {
+            Assigned::Variable(name) => name,
+            Assigned::CallerNumber => "CALLERID(num)".to_owned(),
+            Assigned::CallerName => "CALLERID(name)".to_owned(),
+            Assigned::Header(name) => format!("PJSIP_HEADER(add,{name})"),
+        }
+    }
 }
 
 impl Step {
@@ -41,25 +146,53 @@ impl Step {
         match self {
             Step::NoOp { .. } => "noOp",
             Step::Answer {} => "answer",
+            Step::Progress {} => "progress",
+            Step::Ringing {} => "ringing",
             Step::Dial(_) => "dial",
             Step::Hangup { .. } => "hangup",
+            Step::Busy {} => "busy",
+            Step::Congestion {} => "congestion",
             Step::Playback(_) => "playback",
+            Step::Background(_) => "background",
+            Step::WaitExten { .. } => "waitExten",
             Step::Echo {} => "echo",
+            Step::Milliwatt {} => "milliwatt",
+            Step::Wait { .. } => "wait",
+            Step::Set { .. } => "set",
+            Step::Goto(_) => "goto",
+            Step::GotoIf(_) => "gotoIf",
+            Step::Gosub(_) => "gosub",
+            Step::Return { .. } => "return",
         }
     }
 
     /// What the step is given, as Asterisk writes it, with the variables put in: `PJSIP/8006,30`. Empty where it takes
     /// nothing. A text that grows too long by its variables stands as it was written.
-    pub fn data<'v>(&self, value: &dyn Fn(&str) -> Option<std::borrow::Cow<'v, str>>) -> String {
+    pub fn data<'v>(&self, value: &dyn Fn(&str) -> Option<Cow<'v, str>>) -> String {
         let text = |t: &Template| t.expand(value).unwrap_or_else(|_| t.as_str().to_owned());
         let list = |templates: &[Template]| templates.iter().map(text).collect::<Vec<_>>().join("&");
+        let place = |to: &Option<Goto>| to.as_ref().map(|to| to.write(&text)).unwrap_or_default();
+        let seconds = |limit: Duration| limit.as_secs_f64().to_string();
         match self {
             Step::NoOp { text: given } => given.as_ref().map(text).unwrap_or_default(),
-            Step::Dial(Dial { to, timeout: None }) => list(to),
-            Step::Dial(Dial { to, timeout: Some(limit) }) => format!("{},{}", list(to), limit.as_secs_f64()),
+            Step::Dial(Dial { to, timeout: None, .. }) => list(to),
+            Step::Dial(Dial { to, timeout: Some(limit), .. }) => format!("{},{}", list(to), seconds(*limit)),
             Step::Hangup { cause } => cause.map(|cause| cause.number().to_string()).unwrap_or_default(),
-            Step::Playback(playback) => list(&playback.prompts),
-            Step::Answer {} | Step::Echo {} => String::new(),
+            Step::Playback(playback) | Step::Background(playback) => list(&playback.prompts),
+            Step::WaitExten { timeout } => timeout.map(seconds).unwrap_or_default(),
+            Step::Wait { duration } => seconds(*duration),
+            Step::Set { name, value } => format!("{}={}", String::from(name.clone()), text(value)),
+            Step::Goto(to) => to.write(&text),
+            Step::GotoIf(GotoIf { condition, then, otherwise }) => {
+                format!("{condition}?{}:{}", place(then), place(otherwise))
+            }
+            Step::Gosub(Gosub { to, args }) if args.is_empty() => to.write(&text),
+            Step::Gosub(Gosub { to, args }) => {
+                format!("{}({})", to.write(&text), args.iter().map(text).collect::<Vec<_>>().join(","))
+            }
+            Step::Return { value } => value.as_ref().map(text).unwrap_or_default(),
+            Step::Answer {} | Step::Progress {} | Step::Ringing {} | Step::Busy {} => String::new(),
+            Step::Congestion {} | Step::Echo {} | Step::Milliwatt {} => String::new(),
         }
     }
 
@@ -68,250 +201,46 @@ impl Step {
     /// # Errors
     /// The first fault, its path beginning with the step's name.
     pub fn check(&self) -> Result<(), Error> {
+        let checked = match self {
+            Step::Dial(dial) => dial.check(),
+            Step::Playback(playback) | Step::Background(playback) => playback.check(),
+            Step::Goto(to) => to.check(),
+            Step::GotoIf(to) => to.check(),
+            Step::Gosub(to) => to.check(),
+            Step::Wait { duration } if *duration > limits::WAIT => Err(ErrorKind::TooLate(limits::WAIT).into()),
+            _ => Ok(()),
+        };
+        checked.map_err(|e| e.at(self.name()))
+    }
+
+    /// True if nothing after it runs unless something else goes there.
+    pub(crate) fn leaves(&self) -> bool {
         match self {
-            Step::Dial(dial) => dial.check().map_err(|e| e.at("dial")),
-            Step::Playback(playback) => playback.check().map_err(|e| e.at("playback")),
-            Step::NoOp { .. } | Step::Answer {} | Step::Hangup { .. } | Step::Echo {} => Ok(()),
+            Step::Hangup { .. } | Step::Busy {} | Step::Congestion {} | Step::Goto(_) | Step::Return { .. } => true,
+            Step::GotoIf(GotoIf { then, otherwise, .. }) => then.is_some() && otherwise.is_some(),
+            _ => false,
         }
     }
-}
 
-/// What the dial step rings and for how long.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Dial {
-    /// Targets as Asterisk writes them (`PJSIP/8006`); after substitution each may name several, joined by `&`.
-    pub to: Vec<Template>,
-    /// How long it may ring; without it the router's ring limit, 10 minutes. In JSON whole milliseconds.
-    #[serde(default, with = "millis", skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Duration>,
-}
-
-impl Dial {
-    fn check(&self) -> Result<(), Error> {
-        if self.to.is_empty() {
-            return Err(
-                Error::from(ErrorKind::Empty("the list", "name at least one target, such as PJSIP/8006")).at("to")
-            );
-        }
-        if self.to.len() > limits::TARGETS {
-            return Err(Error::from(ErrorKind::TooMany { what: "targets", limit: limits::TARGETS }).at("to"));
-        }
-        for (at, target) in self.to.iter().enumerate() {
-            Target::check(target).map_err(|e| e.at(format_args!("to[{at}]")))?;
-        }
-        Ok(())
-    }
-
-    /// The targets with the variables put in, repetitions left out, at most [`limits::TARGETS`].
-    ///
-    /// # Errors
-    /// As [`Template::expand`] and [`Target::parse_list`], with the path `to[N]`.
-    pub fn targets<'v>(&self, value: &dyn Fn(&str) -> Option<std::borrow::Cow<'v, str>>) -> Result<Vec<Target>, Error> {
-        let mut all = Vec::new();
-        for (at, template) in self.to.iter().enumerate() {
-            let list = template.expand(value).and_then(|text| Target::parse_list(&text));
-            for target in list.map_err(|e| e.at(format_args!("to[{at}]")))? {
-                if !all.contains(&target) {
-                    all.push(target);
-                }
-            }
-        }
-        if all.len() > limits::TARGETS {
-            return Err(Error::from(ErrorKind::TooMany { what: "targets", limit: limits::TARGETS }).at("to"));
-        }
-        Ok(all)
-    }
-}
-
-/// Whom to ring.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub enum Target {
-    /// `PJSIP/NAME`: every live contact of the endpoint of this name.
-    Endpoint(String),
-}
-
-impl Target {
-    /// Reads targets joined by `&`, after substitution.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Target`] for another technology, an empty name, `PJSIP/NUMBER@TRUNK` or `PJSIP/NAME/sip:...`.
-    pub fn parse_list(text: &str) -> Result<Vec<Target>, Error> {
-        let list: Vec<_> = text.split('&').take(limits::TARGETS + 1).map(Self::parse).collect::<Result<_, _>>()?;
-        if list.len() > limits::TARGETS {
-            return Err(ErrorKind::TooMany { what: "targets", limit: limits::TARGETS }.into());
-        }
-        Ok(list)
-    }
-
-    fn parse(text: &str) -> Result<Target, Error> {
-        let bad = |why| Error::from(ErrorKind::Target { target: text.chars().take(limits::TEXT).collect(), why });
-        let Some(name) = technology(text) else {
-            return Err(bad("write PJSIP/NAME"));
-        };
-        if name.is_empty() {
-            return Err(bad("no endpoint is named: write PJSIP/NAME"));
-        }
-        if name.contains('/') {
-            return Err(bad("an address of its own (PJSIP/NAME/sip:...) is not supported: write PJSIP/NAME"));
-        }
-        if name.contains('@') {
-            return Err(bad("a number at a trunk (PJSIP/NUMBER@TRUNK) is not supported: write PJSIP/NAME"));
-        }
-        if name.len() > limits::NAME {
-            return Err(bad("the endpoint's name is longer than 253 bytes"));
-        }
-        if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(bad("an endpoint's name holds no spaces"));
-        }
-        Ok(Target::Endpoint(name.to_owned()))
-    }
-
-    /// What can be known of a target before its variables are.
-    fn check(template: &Template) -> Result<(), Error> {
-        let text = template.as_str();
-        if let Some(literal) = template.literal() {
-            return Self::parse_list(literal).map(drop);
-        }
-        let bad = |why| Err(Error::from(ErrorKind::Target { target: text.to_owned(), why }));
-        // With nothing before the first variable the technology may come from it; otherwise it must stand here.
-        let prefix = template.prefix();
-        if !prefix.is_empty() && technology(prefix).is_none() {
-            return bad("write PJSIP/NAME");
-        }
-        if text.contains('@') {
-            return bad("a number at a trunk (PJSIP/NUMBER@TRUNK) is not supported: write PJSIP/NAME");
-        }
-        Ok(())
-    }
-}
-
-/// What follows `PJSIP/`, in any case of letters as Asterisk takes it.
-fn technology(text: &str) -> Option<&str> {
-    let (technology, name) = text.split_once('/')?;
-    technology.eq_ignore_ascii_case("PJSIP").then_some(name)
-}
-
-/// What the playback step plays.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Playback {
-    /// Prompts in order; see [`Prompt::parse`].
-    pub prompts: Vec<Template>,
-}
-
-impl Playback {
-    fn check(&self) -> Result<(), Error> {
-        if self.prompts.is_empty() {
-            let kind = ErrorKind::Empty("the list", "name at least one prompt, such as welcome.wav or tone:440,1000");
-            return Err(Error::from(kind).at("prompts"));
-        }
-        if self.prompts.len() > limits::PROMPTS {
-            return Err(Error::from(ErrorKind::TooMany { what: "prompts", limit: limits::PROMPTS }).at("prompts"));
-        }
-        for (at, prompt) in self.prompts.iter().enumerate() {
-            if let Some(literal) = prompt.literal() {
-                Prompt::parse(literal).map_err(|e| e.at(format_args!("prompts[{at}]")))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The prompts with the variables put in.
-    ///
-    /// # Errors
-    /// As [`Template::expand`] and [`Prompt::parse`], with the path `prompts[N]`.
-    pub fn prompts<'v>(&self, value: &dyn Fn(&str) -> Option<std::borrow::Cow<'v, str>>) -> Result<Vec<Prompt>, Error> {
-        let read = |(at, template): (usize, &Template)| {
-            let prompt = template.expand(value).and_then(|text| Prompt::parse(&text));
-            prompt.map_err(|e| e.at(format_args!("prompts[{at}]")))
-        };
-        self.prompts.iter().enumerate().map(read).collect()
-    }
-}
-
-/// One thing to play.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Prompt {
-    /// `tone:HZ` or `tone:HZ,MS`: a sine tone.
-    Tone {
-        /// Frequency in hertz, 20 to 3,400 (what a telephone line carries).
-        hertz: u32,
-        /// How long; 1 s where nothing is said. In JSON whole milliseconds.
-        #[serde(with = "millis_whole")]
-        duration: Duration,
-    },
-    /// A WAV file by its path, relative to the folder of prompts unless it begins with `/`.
-    File(String),
-}
-
-impl Prompt {
-    /// Reads `tone:HZ`, `tone:HZ,MS` or a WAV file's path (without a `..` in it; `.wav` is understood).
-    ///
-    /// # Errors
-    /// [`ErrorKind::Prompt`].
-    pub fn parse(text: &str) -> Result<Prompt, Error> {
-        let bad = |why| Error::from(ErrorKind::Prompt { prompt: text.chars().take(limits::TEXT).collect(), why });
-        if let Some(tone) = text.strip_prefix("tone:") {
-            let (hertz, ms) = tone.split_once(',').unwrap_or((tone, "1000"));
-            let hertz = hertz.parse().ok().filter(|hz| (20..=3400).contains(hz));
-            let hertz = hertz.ok_or_else(|| bad("a tone is 20 to 3400 Hz, such as tone:440"))?;
-            let ms = ms.parse().ok().filter(|ms| (1..=3_600_000).contains(ms));
-            let ms = ms.ok_or_else(|| bad("a tone lasts 1 to 3600000 ms, such as tone:440,1000"))?;
-            return Ok(Prompt::Tone { hertz, duration: Duration::from_millis(ms) });
-        }
-        if text.is_empty() {
-            return Err(bad("write the name of a WAV file or tone:HZ,MS"));
-        }
-        if text.contains("://") {
-            return Err(bad("addresses are not supported: write the name of a WAV file or tone:HZ,MS"));
-        }
-        // A name can be put together from what a caller dialled.
-        if text.len() > limits::TEXT || text.split(['/', '\\']).any(|part| part == "..") || text.contains('\0') {
-            return Err(bad("a path without '..', at most 1024 bytes"));
-        }
-        Ok(Prompt::File(if text.to_ascii_lowercase().ends_with(".wav") {
-            text.to_owned()
-        } else {
-            format!("{text}.wav")
-        }))
-    }
-}
-
-/// Optional durations as whole milliseconds.
-mod millis {
-    use super::{Deserialize, Duration, Serialize};
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-        value.map(|value| u64::try_from(value.as_millis()).unwrap_or(u64::MAX)).serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<u64>::deserialize(from)?.map(Duration::from_millis))
-    }
-}
-
-/// Durations as whole milliseconds.
-mod millis_whole {
-    use super::{Deserialize, Duration};
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        u64::deserialize(from).map(Duration::from_millis)
+    /// True if it needs somebody to hear or say something: it is passed over once the caller is gone.
+    pub(crate) fn needs_caller(&self) -> bool {
+        !matches!(
+            self,
+            Step::NoOp { .. }
+                | Step::Set { .. }
+                | Step::Goto(_)
+                | Step::GotoIf(_)
+                | Step::Gosub(_)
+                | Step::Return { .. }
+                | Step::Hangup { .. }
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{DialOptions, Prompt, Target};
 
     fn endpoint(name: &str) -> Target {
         Target::Endpoint(name.into())
@@ -340,7 +269,7 @@ mod tests {
     fn a_step_is_checked_before_any_call() {
         let dial = |to: &[&str]| {
             let to = to.iter().map(|t| Template::parse(t).unwrap()).collect();
-            Step::Dial(Dial { to, timeout: None }).check().map_err(|e| e.to_string())
+            Step::Dial(Dial { to, timeout: None, options: DialOptions::default() }).check().map_err(|e| e.to_string())
         };
         assert_eq!(dial(&["PJSIP/${EXTEN}", "${TARGET}"]), Ok(()));
         assert!(dial(&["PJSIP/1", "SIP/${EXTEN}"]).unwrap_err().starts_with("dial.to[1]: bad dial target"));
@@ -353,7 +282,7 @@ mod tests {
     #[test]
     fn targets_of_a_call() {
         let to = ["PJSIP/${EXTEN}", "PJSIP/${EXTEN}&PJSIP/9"].map(|t| Template::parse(t).unwrap()).to_vec();
-        let dial = Dial { to, timeout: None };
+        let dial = Dial { to, timeout: None, options: DialOptions::default() };
         let targets = dial.targets(&|_| Some("8006".into())).unwrap();
         assert_eq!(targets, [endpoint("8006"), endpoint("9")]);
         let error = dial.targets(&|_| None).unwrap_err().to_string();
@@ -370,10 +299,10 @@ mod tests {
             (Step::NoOp { text: None }, ""),
             (Step::Answer {}, ""),
             (
-                Step::Dial(Dial { to: list(&["PJSIP/${EXTEN}", "PJSIP/9"]), timeout: seconds(30) }),
+                Step::Dial(Dial { to: list(&["PJSIP/${EXTEN}", "PJSIP/9"]), timeout: seconds(30), options: DialOptions::default() }),
                 "PJSIP/8006&PJSIP/9,30",
             ),
-            (Step::Dial(Dial { to: list(&["PJSIP/9"]), timeout: None }), "PJSIP/9"),
+            (Step::Dial(Dial { to: list(&["PJSIP/9"]), timeout: None, options: DialOptions::default() }), "PJSIP/9"),
             (Step::Hangup { cause: Cause::new(17).ok() }, "17"),
             (Step::Playback(Playback { prompts: list(&["a.wav", "tone:440"]) }), "a.wav&tone:440"),
         ] {

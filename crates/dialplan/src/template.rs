@@ -1,9 +1,17 @@
-//! `${...}` substitution with Asterisk's slices.
+//! `${...}` substitution with Asterisk's slices and functions.
 //!
 //! `${NAME}`, `${NAME:offset}` and `${NAME:offset:length}`; a negative offset counts from the end, a negative length
-//! leaves off as many at the end. A variable that is not set is empty. A value put in is not looked at again, so what a
-//! caller sends can never be expanded, and the result is bounded by [`limits::EXPANDED`].
+//! leaves off as many at the end. A variable that is not set is empty. One may stand within another: `${QUEUE_${EXTEN}}`,
+//! `${EXTEN:${SKIP}}`. A value put in is not looked at again for `${`, so what a caller sends can never be expanded, and
+//! the result is bounded by [`limits::EXPANDED`].
 //! Offsets count characters; Asterisk counts bytes, which is the same for what can be dialled.
+//!
+//! | function | is |
+//! | --- | --- |
+//! | `CALLERID(num)`, `(name)`, `(all)` | who calls |
+//! | `CHANNEL(name)`, `(endpoint)`, `(context)`, `(exten)`, `(state)`, `(uniqueid)`, `(channeltype)` | the caller's leg |
+//! | `PJSIP_HEADER(read,NAME)`, `(read,NAME,N)` | the first or Nth header field of this name in the caller's INVITE |
+//! | `LEN(text)` | how many characters a text has |
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,49 +32,34 @@ pub struct Template {
 #[derive(Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
-    Variable { name: String, offset: i64, length: Option<i64> },
+    Variable(Box<Variable>),
 }
+
+/// What stands between `${` and `}`.
+#[derive(Clone, PartialEq, Eq)]
+struct Variable {
+    name: Vec<Part>,
+    /// What a function is given.
+    argument: Option<Vec<Part>>,
+    offset: Option<Vec<Part>>,
+    length: Option<Vec<Part>>,
+}
+
+type Lookup<'a, 'v> = &'a dyn Fn(&str) -> Option<Cow<'v, str>>;
 
 impl Template {
     /// Reads a text. At most [`limits::TEXT`] bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::Substitution`] for an unclosed or nested `${`, an expression `$[...]`, a dialplan function other than
-    /// `CALLERID(num)` and `CALLERID(name)`, or an offset that is no number.
+    /// [`ErrorKind::Substitution`] for an unclosed `${`, an expression `$[...]`, a dialplan function that is none of
+    /// those above, or an offset that is no number.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let bad = |why| Error::from(ErrorKind::Substitution { text: text.chars().take(limits::TEXT).collect(), why });
         if text.len() > limits::TEXT {
             return Err(bad("longer than 1024 bytes"));
         }
-        let mut parts = Vec::new();
-        let mut plain = String::new();
         let mut rest = text;
-        while let Some(at) = rest.find('$') {
-            let (before, from) = rest.split_at(at);
-            plain.push_str(before);
-            if from.starts_with("$[") {
-                return Err(bad("expressions $[...] are not supported"));
-            }
-            let Some(inner) = from.strip_prefix("${") else {
-                plain.push('$');
-                rest = &from[1..];
-                continue;
-            };
-            let end = inner.find('}').ok_or_else(|| bad("'${' without '}'"))?;
-            let (inside, after) = inner.split_at(end);
-            if inside.contains("${") {
-                return Err(bad("a '${' inside another is not supported"));
-            }
-            if !plain.is_empty() {
-                parts.push(Part::Text(std::mem::take(&mut plain)));
-            }
-            parts.push(variable(inside).map_err(bad)?);
-            rest = &after[1..];
-        }
-        plain.push_str(rest);
-        if !plain.is_empty() {
-            parts.push(Part::Text(plain));
-        }
+        let parts = parts(&mut rest, &[], 0).map_err(bad)?;
         Ok(Self { text: text.to_owned(), parts })
     }
 
@@ -77,11 +70,7 @@ impl Template {
 
     /// The whole text when nothing is to be put in.
     pub fn literal(&self) -> Option<&str> {
-        match self.parts.as_slice() {
-            [] => Some(""),
-            [Part::Text(text)] => Some(text),
-            _ => None,
-        }
+        literal(&self.parts)
     }
 
     /// The text before the first `${`.
@@ -92,65 +81,173 @@ impl Template {
         }
     }
 
-    /// The names of the variables in it, in order, with repetitions.
-    pub fn variables(&self) -> impl Iterator<Item = &str> {
-        self.parts.iter().filter_map(|part| match part {
-            Part::Text(_) => None,
-            Part::Variable { name, .. } => Some(name.as_str()),
-        })
-    }
-
-    /// Puts the variables' values in. `value` gives `None` for one that is not set; that becomes empty.
+    /// Puts the variables' values in. `value` gives `None` for one that is not set; that becomes empty. Functions are
+    /// asked for as they are written: `CALLERID(num)`.
     ///
     /// # Errors
     /// [`ErrorKind::TooLong`] when the result passes [`limits::EXPANDED`] bytes.
     pub fn expand<'v>(&self, value: &dyn Fn(&str) -> Option<Cow<'v, str>>) -> Result<String, Error> {
-        let mut out = String::new();
-        for part in &self.parts {
-            match part {
-                Part::Text(text) => out.push_str(text),
-                Part::Variable { name, offset, length } => {
-                    let value = value(name).unwrap_or_default();
-                    out.push_str(slice(&value, *offset, *length));
-                }
-            }
-            if out.len() > limits::EXPANDED {
-                return Err(ErrorKind::TooLong { text: self.text.clone(), limit: limits::EXPANDED }.into());
-            }
-        }
-        Ok(out)
+        let long = || ErrorKind::TooLong { text: self.text.clone(), limit: limits::EXPANDED }.into();
+        expand(&self.parts, value).ok_or_else(long)
     }
 }
 
-/// What stands between `${` and `}`.
-fn variable(inside: &str) -> Result<Part, &'static str> {
-    let mut fields = inside.split(':');
-    let name = fields.next().unwrap_or_default();
-    let plain = |name: &str| {
-        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    };
-    if name.contains('(') {
-        if !matches!(name, "CALLERID(num)" | "CALLERID(name)") {
-            return Err("of the functions only CALLERID(num) and CALLERID(name) are supported");
-        }
-    } else if !plain(name) {
-        return Err("a variable's name is letters, digits and '_', such as ${EXTEN}");
+fn literal(parts: &[Part]) -> Option<&str> {
+    match parts {
+        [] => Some(""),
+        [Part::Text(text)] => Some(text),
+        _ => None,
     }
-    let number = |field: Option<&str>| match field {
-        None => Ok(None),
-        Some("") => Err("a number is missing after ':', such as ${EXTEN:1}"),
-        Some(field) => field
-            .parse::<i32>()
-            .map(|n| Some(i64::from(n)))
-            .map_err(|_| "offset and length are numbers, such as ${EXTEN:1:3}"),
+}
+
+/// Reads up to one of these characters, which stays unread, or to the end. Round brackets are counted where `)` is one.
+fn parts(rest: &mut &str, until: &[char], depth: usize) -> Result<Vec<Part>, &'static str> {
+    let mut parts = Vec::new();
+    let mut plain = String::new();
+    let mut open = 0usize;
+    while let Some(c) = rest.chars().next() {
+        if until.contains(&c) && !(c == ')' && open > 0) {
+            break;
+        }
+        if rest.starts_with("$[") {
+            return Err("expressions $[...] are not supported: write a condition with when");
+        }
+        if let Some(inner) = rest.strip_prefix("${") {
+            if depth == limits::DEPTH {
+                return Err("nested more than 16 deep");
+            }
+            *rest = inner;
+            if !plain.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut plain)));
+            }
+            parts.push(Part::Variable(Box::new(variable(rest, depth + 1)?)));
+            continue;
+        }
+        if until.contains(&')') {
+            open = (open + usize::from(c == '(')).saturating_sub(usize::from(c == ')'));
+        }
+        plain.push(c);
+        *rest = &rest[c.len_utf8()..];
+    }
+    if !plain.is_empty() {
+        parts.push(Part::Text(plain));
+    }
+    Ok(parts)
+}
+
+/// Reads what stands between `${` and `}`, with the `}`.
+fn variable(rest: &mut &str, depth: usize) -> Result<Variable, &'static str> {
+    let eat = |rest: &mut &str, c: char| match rest.strip_prefix(c) {
+        Some(after) => {
+            *rest = after;
+            true
+        }
+        None => false,
     };
-    let offset = number(fields.next())?.unwrap_or(0);
-    let length = number(fields.next())?;
-    if fields.next().is_some() {
+    let name = parts(rest, &['(', ':', '}'], depth)?;
+    let mut argument = None;
+    if eat(rest, '(') {
+        argument = Some(parts(rest, &[')'], depth)?);
+        if !eat(rest, ')') {
+            return Err("'(' without ')'");
+        }
+    }
+    let mut numbers = [None, None];
+    for number in &mut numbers {
+        if eat(rest, ':') {
+            let parts = parts(rest, &[':', '}'], depth)?;
+            match literal(&parts) {
+                Some("") => return Err("a number is missing after ':', such as ${EXTEN:1}"),
+                Some(text) if text.parse::<i32>().is_err() => {
+                    return Err("offset and length are numbers, such as ${EXTEN:1:3}");
+                }
+                _ => *number = Some(parts),
+            }
+        }
+    }
+    if rest.starts_with(':') {
         return Err("at most an offset and a length, such as ${EXTEN:1:3}");
     }
-    Ok(Part::Variable { name: name.to_owned(), offset, length })
+    if !eat(rest, '}') {
+        return Err(if rest.is_empty() { "'${' without '}'" } else { "after a function's ')' come ':' or '}'" });
+    }
+    if let Some(name) = literal(&name) {
+        match &argument {
+            None if !is_name(name) => {
+                return Err("a variable's name is letters, digits and '_', such as ${EXTEN}");
+            }
+            Some(argument) => function(name, literal(argument))?,
+            None => {}
+        }
+    }
+    let [offset, length] = numbers;
+    Ok(Variable { name, argument, offset, length })
+}
+
+/// Whether a variable may be named so.
+pub(crate) fn is_name(name: &str) -> bool {
+    name.len() <= limits::EXTENSION
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// What `CALLERID` and `CHANNEL` can be asked for.
+const CALLERID: [&str; 3] = ["num", "name", "all"];
+const CHANNEL: [&str; 7] = ["name", "endpoint", "context", "exten", "state", "uniqueid", "channeltype"];
+
+/// Whether there is such a function, and with this argument where it is known.
+fn function(name: &str, argument: Option<&str>) -> Result<(), &'static str> {
+    let one_of = |all: &[&str]| argument.is_none_or(|argument| all.contains(&argument));
+    match name {
+        "CALLERID" if one_of(&CALLERID) => Ok(()),
+        "CALLERID" => Err("of CALLERID there are num, name and all"),
+        "CHANNEL" if one_of(&CHANNEL) => Ok(()),
+        "CHANNEL" => Err("of CHANNEL there are name, endpoint, context, exten, state, uniqueid and channeltype"),
+        "PJSIP_HEADER" => {
+            let mut fields = argument.unwrap_or("read,X").split(',').map(str::trim);
+            let read = fields.next() == Some("read") && fields.next().is_some_and(|name| !name.is_empty());
+            let number = fields.next().is_none_or(|number| number.parse::<u8>().is_ok_and(|number| number > 0));
+            match read && number && fields.next().is_none() {
+                true => Ok(()),
+                false => Err("a header field is read by PJSIP_HEADER(read,NAME) or PJSIP_HEADER(read,NAME,N)"),
+            }
+        }
+        "LEN" => Ok(()),
+        _ => Err("of the functions only CALLERID, CHANNEL, PJSIP_HEADER and LEN are supported"),
+    }
+}
+
+/// `None` when it becomes too long.
+fn expand(parts: &[Part], value: Lookup<'_, '_>) -> Option<String> {
+    let mut out = String::new();
+    for part in parts {
+        match part {
+            Part::Text(text) => out.push_str(text),
+            Part::Variable(variable) => {
+                let name = expand(&variable.name, value)?;
+                let found = match &variable.argument {
+                    Some(argument) => {
+                        let argument = expand(argument, value)?;
+                        match name.as_str() {
+                            "LEN" => Some(Cow::Owned(argument.chars().count().to_string())),
+                            _ => value(&format!("{name}({argument})")),
+                        }
+                    }
+                    None => value(&name),
+                };
+                let number = |parts: &Option<Vec<Part>>| match parts {
+                    Some(parts) => Some(expand(parts, value)?.trim().parse::<i32>().ok().map(i64::from)),
+                    None => Some(None),
+                };
+                let (offset, length) = (number(&variable.offset)?, number(&variable.length)?);
+                out.push_str(slice(&found.unwrap_or_default(), offset.unwrap_or(0), length));
+            }
+        }
+        if out.len() > limits::EXPANDED {
+            return None;
+        }
+    }
+    Some(out)
 }
 
 /// `${NAME:offset:length}` of a value, as Asterisk cuts it.
@@ -208,6 +305,11 @@ mod tests {
             "CALLERID(num)" => Some("8005".into()),
             "EVIL" => Some("${EXTEN}".into()),
             "NAME" => Some("Zoë".into()),
+            "PART" => Some("EN".into()),
+            "NAMED" => Some("EXTEN".into()),
+            "TWO" => Some("2".into()),
+            "KIND" => Some("num".into()),
+            "PJSIP_HEADER(read,X-Account)" => Some("7".into()),
             _ => None,
         }
     }
@@ -234,6 +336,16 @@ mod tests {
             ("${CALLERID(num)}", "8005"),
             ("${EVIL}", "${EXTEN}"),
             ("a$b$", "a$b$"),
+            ("${LEN(${EXTEN})}", "5"),
+            ("${LEN(a(b)c)}", "5"),
+            ("${LEN(${UNSET})}", "0"),
+            ("${EXT${PART}}", "12345"),
+            ("${${NAMED}:1:2}", "23"),
+            ("${EXTEN:${TWO}}", "345"),
+            ("${EXTEN:-${TWO}:1}", "4"),
+            ("${EXTEN:${UNSET}}", "12345"),
+            ("${CALLERID(${KIND}):2}", "05"),
+            ("${PJSIP_HEADER(read,X-Account)}", "7"),
             ("${NAME:2}", "ë"),
             ("", ""),
         ] {
@@ -247,7 +359,15 @@ mod tests {
             ("${EXTEN", "without '}'"),
             ("${}", "letters, digits"),
             ("${1A}", "letters, digits"),
-            ("${A${B}}", "inside another"),
+            ("${A${1}}", "letters, digits"),
+            ("${LEN(${EXTEN)}", "letters, digits"),
+            ("${LEN(${EXTEN}}", "without"),
+            ("${CALLERID(dnid)}", "num, name and all"),
+            ("${CHANNEL(rtcp)}", "of CHANNEL"),
+            ("${PJSIP_HEADER(add,X-A)}", "is read by"),
+            ("${PJSIP_HEADER(read,X-A,0)}", "is read by"),
+            ("${CALLERID(num)x}", "after a function"),
+            (&"${A".repeat(20), "deep"),
             ("$[1+1]", "expressions"),
             ("${DB(a/b)}", "of the functions"),
             ("${EXTEN:x}", "are numbers"),
@@ -272,7 +392,6 @@ mod tests {
         assert_eq!(Template::parse("PJSIP/8005").unwrap().literal(), Some("PJSIP/8005"));
         let template = Template::parse("PJSIP/${A}-${B:1}").unwrap();
         assert_eq!((template.literal(), template.prefix()), (None, "PJSIP/"));
-        assert_eq!(template.variables().collect::<Vec<_>>(), ["A", "B"]);
     }
 
     proptest! {
@@ -287,7 +406,7 @@ mod tests {
         }
 
         #[test]
-        fn never_panics(text in "[${}:A-Z0-9\\-\\[(é]{0,40}") {
+        fn never_panics(text in "[${}:A-Z0-9\\-\\[()é]{0,40}") {
             if let Ok(template) = Template::parse(&text) {
                 prop_assert_eq!(template.as_str(), text);
                 let _ = template.expand(&values);

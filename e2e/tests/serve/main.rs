@@ -13,6 +13,7 @@ mod manifests;
 mod network;
 mod phone;
 mod ping;
+mod plans;
 #[path = "../processes/mod.rs"]
 mod processes;
 mod steps;

@@ -18,12 +18,11 @@ use contract::events::CallEventKind;
 use contract::leg::LegToken;
 use contract::records::{BridgeRecord, CallRecord, DialogRecord, Direction, Far, LegRecord, Owner, Stored};
 use contract::{Service, hop::host};
-use dialplan::Cause;
+use dialplan::{Caller, Cause, Walk};
 use serde::de::DeserializeOwned;
 use sip::Name;
 use sip::dialog::{Dialog, DialogId, Role, State};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How far CSeq jumps.
@@ -58,6 +57,41 @@ fn dialog(record: &DialogRecord, contact: &str, direction: Direction) -> Dialog 
         secure: false,
         state: State::Confirmed,
         role: if direction == Direction::Inbound { Role::Uas } else { Role::Uac },
+    }
+}
+
+/// A call as its record has it.
+fn adopt_call(owner: Owner, call: CallRecord, near: LegKey) -> Call {
+    let caller = Caller { number: call.caller_number, name: call.caller_name };
+    // A release before walks were stored had no variables.
+    let walk = call.walk.unwrap_or_else(|| {
+        let wall = Duration::from_secs(call.started_at);
+        Walk::new(call.context, call.exten, caller, wall).at_step(call.step)
+    });
+    Call {
+        id: call.id,
+        owner,
+        leg: near,
+        endpoint: call.endpoint,
+        walk,
+        digits: String::new(),
+        outcome: Some(cause::ANSWERED),
+        dialing: None,
+        far: call.far,
+        shunned: None,
+        bridge: None,
+        max_forwards: MAX_FORWARDS,
+        passed: Vec::new(),
+        returned: Vec::new(),
+        progress: None,
+        started_at: call.started_at,
+        relay: None,
+        refused: Vec::new(),
+        leaving: None,
+        heard: VecDeque::new(),
+        saved: true,
+        unprotected: false,
+        paused: false,
     }
 }
 
@@ -104,7 +138,7 @@ impl Core {
         let at = |leg: LegKey| self.legs.get(&leg)?.relay;
         let relay = placed.or_else(|| [Some(near), far].into_iter().flatten().find_map(at));
         let half_way = placed.is_some() || [Some(near), far].into_iter().flatten().any(|leg| at(leg) != relay);
-        let mut adopted = self.adopt_call(turn, owner, call, near);
+        let mut adopted = adopt_call(owner, call, near);
         adopted.relay = relay;
         if let (Some((owner, bridge)), Some(far)) = (bridge, far) {
             let bridge_key = BridgeKey(self.number());
@@ -122,6 +156,7 @@ impl Core {
         }
         self.ids.insert(id.clone(), key);
         self.calls.insert(key, adopted);
+        self.resume(turn, key);
         self.counters.adopted += 1;
         tracing::info!(call = %id, epoch = owner.epoch, "taken over");
         self.event(turn, &id, CallEventKind::TakenOver { router: turn.view.me.to_string() });
@@ -136,41 +171,6 @@ impl Core {
         self.clear(turn, &[], rest);
         if goes_on {
             self.run(turn, key);
-        }
-    }
-
-    fn adopt_call(&self, turn: &Turn<'_>, owner: Owner, call: CallRecord, near: LegKey) -> Call {
-        let directory = turn.view.directory;
-        let plan = directory.plan(&call.context);
-        let found = plan.and_then(|plan| dialplan::find(plan, &call.exten, &|name| directory.plan(name)));
-        Call {
-            id: call.id,
-            owner,
-            leg: near,
-            endpoint: call.endpoint,
-            caller_number: call.caller_number,
-            caller_name: call.caller_name,
-            context: call.context,
-            exten: call.exten,
-            steps: found.map_or_else(|| Arc::from([]), |found| found.extension.steps.clone()),
-            step: call.step,
-            outcome: Some(cause::ANSWERED),
-            dialing: None,
-            far: call.far,
-            shunned: None,
-            bridge: None,
-            max_forwards: MAX_FORWARDS,
-            passed: Vec::new(),
-            returned: Vec::new(),
-            progress: None,
-            started_at: call.started_at,
-            relay: None,
-            refused: Vec::new(),
-            leaving: None,
-            heard: VecDeque::new(),
-            saved: true,
-            unprotected: false,
-            paused: false,
         }
     }
 

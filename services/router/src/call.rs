@@ -6,9 +6,8 @@ use crate::leg::LegKey;
 use contract::ProcessId;
 pub(crate) use contract::records::Far;
 use contract::records::{CallRecord, Owner, SCHEMA};
-use dialplan::Step;
+use dialplan::{Caller, Walk};
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// Names a call within the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +27,10 @@ pub(crate) struct Dialing {
     /// Tells this dial's look-ups from those of an earlier one.
     pub(crate) number: u64,
     pub(crate) far: Far,
+    /// Whom callees see.
+    pub(crate) caller: Caller,
+    /// Header fields for them, beside those of the caller.
+    pub(crate) headers: Vec<(String, String)>,
     /// It is a conference that is dialled.
     pub(crate) conference: Option<Conference>,
     /// Look-ups unanswered.
@@ -62,14 +65,10 @@ pub(crate) struct Call {
     pub(crate) leg: LegKey,
     /// The calling endpoint.
     pub(crate) endpoint: String,
-    /// Number and name that the callee sees, and `CALLERID(...)`.
-    pub(crate) caller_number: String,
-    pub(crate) caller_name: Option<String>,
-    pub(crate) context: String,
-    pub(crate) exten: String,
-    pub(crate) steps: Arc<[Step]>,
-    /// The next step.
-    pub(crate) step: usize,
+    /// Its way through the dialplan.
+    pub(crate) walk: Walk,
+    /// What the caller dialled of an extension that background or waitExten waits for.
+    pub(crate) digits: String,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) dialing: Option<Dialing>,
     /// What the far leg in the bridge is there for.
@@ -110,14 +109,15 @@ impl Call {
             id: self.id.clone(),
             owner: self.owner,
             leg,
-            context: self.context.clone(),
-            exten: self.exten.clone(),
-            step: self.step,
+            context: self.walk.context().to_owned(),
+            exten: self.walk.exten().to_owned(),
+            step: self.walk.priority(),
             started_at: self.started_at,
             endpoint: self.endpoint.clone(),
-            caller_number: self.caller_number.clone(),
-            caller_name: self.caller_name.clone(),
+            caller_number: self.walk.caller().number.clone(),
+            caller_name: self.walk.caller().name.clone(),
             far: self.far,
+            walk: Some(self.walk.clone()),
         }
     }
 }

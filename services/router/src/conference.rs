@@ -112,7 +112,7 @@ impl Core {
         self.forget_leg(leg_key);
         if again {
             if let Some(call) = self.calls.get_mut(&key) {
-                call.step = call.step.saturating_sub(1);
+                call.walk.again();
             }
             self.run(turn, key);
         }

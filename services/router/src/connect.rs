@@ -275,6 +275,7 @@ impl Core {
         tracing::info!(call = %id, %endpoint, unprotected, "answered");
         self.event(turn, &id, CallEventKind::Answered { endpoint });
         self.realign(turn, far);
+        self.limit_talk(turn, key);
         if dialing.is_none_or(|d| d.far != Far::Answer) {
             return;
         }

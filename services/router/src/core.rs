@@ -188,6 +188,8 @@ pub struct Counters {
     pub forwarded: u64,
     /// Requests sent by another balancer, since one was not reached or had no way to the phone.
     pub astray: u64,
+    /// Steps of dialplans that had no effect, and conditions that could not be told.
+    pub plan_faults: u64,
     /// Messages that could not be read or belonged to nothing.
     pub dropped: u64,
 }
@@ -385,6 +387,7 @@ impl Core {
             }
             match self.timers.pop(turn.now.mono) {
                 Some(Timer::Dial(call)) => self.dial_timeout(turn, call),
+                Some(Timer::Plan(call)) => self.plan_due(turn, call),
                 Some(Timer::Progress(call)) => self.progress_again(turn, call),
                 Some(Timer::Resend(leg)) => self.resend(turn, leg),
                 Some(Timer::Session(leg)) => self.session_due(turn, leg),

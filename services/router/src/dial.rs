@@ -14,7 +14,7 @@ use contract::leg::LegToken;
 use contract::location::{Aor, Binding, StoreError};
 use contract::records::Direction;
 use contract::{ProcessId, Service, Transport, hop::host};
-use dialplan::Target;
+use dialplan::{Dialled, Target};
 use sip::build;
 use sip::message::Message;
 use sip::transaction::ClientId;
@@ -42,9 +42,16 @@ pub(crate) struct Callee<'a> {
 
 impl Core {
     /// Rings targets.
-    pub(crate) fn dial(&mut self, turn: &mut Turn<'_>, key: CallKey, targets: &[Target], timeout: Option<Duration>) {
-        let number = self.begin_dial(turn, key, Far::Dial, timeout.unwrap_or(self.limits.ring_limit));
-        for target in targets {
+    pub(crate) fn dial(&mut self, turn: &mut Turn<'_>, key: CallKey, dialled: Dialled) {
+        let number = self.begin_dial(turn, key, Far::Dial, dialled.timeout.unwrap_or(self.limits.ring_limit));
+        if let Some(dialing) = self.calls.get_mut(&key).and_then(|call| call.dialing.as_mut()) {
+            dialing.caller = dialled.caller;
+            dialing.headers = dialled.headers;
+        }
+        if dialled.options.ring && !self.caller_is_up(key) {
+            self.progress(turn, key, 180, None);
+        }
+        for target in &dialled.targets {
             let Target::Endpoint(endpoint) = target else { continue };
             if turn.view.directory.endpoint(endpoint).is_none() {
                 self.branch_ended(key, Branch::Unknown);
@@ -66,6 +73,8 @@ impl Core {
             call.dialing = Some(Dialing {
                 number,
                 far,
+                caller: call.walk.caller().clone(),
+                headers: Vec::new(),
                 conference: None,
                 looking: 0,
                 branches: Vec::new(),
@@ -144,7 +153,8 @@ impl Core {
         let token = LegToken { process: turn.view.me, leg: leg_id.clone() }.seal(turn.view.keys);
         let host_port = turn.view.directory.pbx().domains.first().cloned();
         let host_port = host_port.unwrap_or_else(|| headers::host_of(&place).to_owned());
-        let from = headers::address(call.caller_name.as_deref(), &call.caller_number, &host_port);
+        let Some(dialing) = call.dialing.as_ref() else { return };
+        let from = headers::address(dialing.caller.name.as_deref(), &dialing.caller.number, &host_port);
         let mut request = build::request(Method::Invite.as_str(), callee.uri)
             .header(Name::Via, turn.via())
             .header(Name::MaxForwards, call.max_forwards.to_string());
@@ -163,7 +173,10 @@ impl Core {
             .header(Name::MinSE, self.limits.session_min.as_secs().to_string())
             .header(Name::SessionId, headers::session_id(&call.id, near.remote_session.as_deref()))
             .header(Name::UserAgent, headers::AGENT);
-        for (name, value) in &call.passed {
+        // What the plan says of a field stands for what the caller said.
+        let said = |name: &str| dialing.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        let passed = call.passed.iter().filter(|(name, _)| !said(name));
+        for (name, value) in passed.chain(&dialing.headers) {
             request = request.other(name, value);
         }
         let (call_id, near_key, owner) = (call.id.clone(), call.leg, call.owner);
@@ -397,7 +410,7 @@ impl Core {
     }
 
     /// Tells an unanswered caller how far it is. A description once given is given again: the caller may have lost it.
-    fn progress(&mut self, turn: &mut Turn<'_>, key: CallKey, status: u16, sdp: Option<String>) {
+    pub(crate) fn progress(&mut self, turn: &mut Turn<'_>, key: CallKey, status: u16, sdp: Option<String>) {
         let Some(call) = self.calls.get_mut(&key) else { return };
         let Some(near) = self.legs.get_mut(&call.leg) else { return };
         let Some(server) = near.server else { return };

@@ -34,7 +34,7 @@ const EVENTS: usize = 4096;
 /// Requests of people that wait.
 const REQUESTS: usize = 16;
 
-/// Joins the mesh and serves until drained. The views are `calls` and `events`, which can be followed; the command is to
+/// Joins the mesh and serves until drained. The views are `calls`, `dialplan` and `events`, which can be followed; the command is to
 /// hang a call up.
 ///
 /// # Errors
@@ -46,16 +46,18 @@ pub fn build(config: Config, deps: Deps<RouterEntry>, media: Arc<dyn MediaContro
     let (media_events, unsent) = (member.events(), member.unsent());
     let mut running = Running::new();
     let (asker, requests) = mpsc::channel(REQUESTS);
-    let viewer = asker.clone();
-    running.view("calls", move || {
-        let viewer = viewer.clone();
-        async move {
-            let (tell, told) = oneshot::channel();
-            // A router that is gone has no calls.
-            let _ = viewer.send(Request::Calls(tell)).await;
-            told.await.unwrap_or_else(|_| json!([]))
-        }
-    });
+    for (name, request) in [("calls", Request::Calls as fn(_) -> _), ("dialplan", Request::Dialplan)] {
+        let viewer = asker.clone();
+        running.view(name, move || {
+            let viewer = viewer.clone();
+            async move {
+                let (tell, told) = oneshot::channel();
+                // A router that is gone has nothing.
+                let _ = viewer.send(request(tell)).await;
+                told.await.unwrap_or_else(|_| json!([]))
+            }
+        });
+    }
     running.command("calls", "hangup", move |call| {
         let asker = asker.clone();
         async move {
@@ -144,6 +146,8 @@ struct Driver {
 enum Request {
     /// To see the calls.
     Calls(oneshot::Sender<Value>),
+    /// To see what calls would do.
+    Dialplan(oneshot::Sender<Value>),
     /// A call to end.
     HangUp(String, oneshot::Sender<Did>),
 }
@@ -207,6 +211,7 @@ impl Driver {
                 Woken::Unsent(_) => {}
                 // Who asked may have gone.
                 Woken::Request(Request::Calls(tell)) => _ = tell.send(self.core.view()),
+                Woken::Request(Request::Dialplan(tell)) => _ = tell.send(self.directory.view()),
                 Woken::Request(Request::HangUp(call, tell)) => {
                     let known = self.core.has_call(&call);
                     self.turn(Input::HangUpCall(&call), draining, &mut rng);
@@ -370,6 +375,7 @@ impl Driver {
             ("left", old.left, new.left),
             ("forwarded", old.forwarded, new.forwarded),
             ("astray", old.astray, new.astray),
+            ("plan_fault", old.plan_faults, new.plan_faults),
             ("dropped", old.dropped, new.dropped),
         ] {
             if new > old {

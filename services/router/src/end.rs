@@ -44,14 +44,16 @@ impl Core {
 
     /// Ends a call with all its legs.
     pub(crate) fn end(&mut self, turn: &mut Turn<'_>, key: CallKey, end: End) {
+        self.run_hangup(turn, key, end.cause);
         let Some(call) = self.calls.get(&key) else { return };
         let winner = call.dialing.as_ref().and_then(|d| d.winner);
         let reason = end.reason.unwrap_or_else(|| cause::reason(end.cause));
         self.cancel_branches(turn, key, winner, Some(&reason));
         let Some(call) = self.calls.remove(&key) else { return };
         self.ids.remove(&call.id);
-        self.timers.disarm(Timer::Dial(key));
-        self.timers.disarm(Timer::Progress(key));
+        for timer in Timer::of_call(key) {
+            self.timers.disarm(timer);
+        }
         let bridge = call.bridge.and_then(|b| self.bridges.remove(&b));
         let far = bridge.as_ref().map(|b| b.other(call.leg));
         if let Some(bridge) = bridge.filter(|_| call.saved) {
@@ -62,8 +64,6 @@ impl Core {
             self.detach(leg);
             self.bye(turn, leg, Some(reason.clone()));
         }
-        self.timers.disarm(Timer::Move(key));
-        self.timers.disarm(Timer::Leave(key));
         for relay in call.relay.into_iter().chain(call.leaving.map(|l| l.relay)) {
             self.order(Ask::Media { relay, command: media::delete_call(&call.id) });
         }
@@ -243,7 +243,7 @@ impl Core {
         let Some(key) = leg.call else { return self.bury(leg_key) };
         let Some(call) = self.calls.get(&key) else { return self.bury(leg_key) };
         let far = call.bridge.and_then(|b| self.bridges.get(&b)).is_some_and(|b| b.other(call.leg) == leg_key);
-        if call.leg != leg_key && far && call.far != Some(crate::call::Far::Dial) {
+        if call.leg != leg_key && far && (call.far != Some(crate::call::Far::Dial) || call.goes_on()) {
             return self.far_left(turn, key, leg_key);
         }
         // A caller may give up by BYE too, while its INVITE is unanswered (RFC 3261 15.1.2).
@@ -253,10 +253,11 @@ impl Core {
         self.bury(leg_key);
     }
 
-    /// A conference is done with the caller: the plan goes on, unless it went on already.
+    /// A far leg is done with the caller, which stays: the plan goes on, unless it went on already.
     pub(crate) fn far_left(&mut self, turn: &mut Turn<'_>, key: CallKey, leg_key: LegKey) {
         let Some(call) = self.calls.get_mut(&key) else { return };
-        let waits = call.far == Some(crate::call::Far::Play) && call.dialing.is_none();
+        let waits = call.far.is_some_and(|far| far != crate::call::Far::Answer) && call.dialing.is_none();
+        self.timers.disarm(Timer::Plan(key));
         self.unbridge(key, leg_key);
         self.bye(turn, leg_key, None);
         if waits {

@@ -3,6 +3,7 @@
 use contract::config::{EndpointEntry, IdentifyBy, PbxEntry, RouterEntry, Snapshot};
 use dialplan::Plan;
 use ipnet::IpNet;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -62,6 +63,16 @@ impl Directory {
             RouterEntry::Context(plan) => Some(plan),
             _ => None,
         }
+    }
+
+    /// What a call would do, and nothing secret: `{"contexts": [...], "endpoints": [{name, context, callerId, trunk}]}`.
+    pub fn view(&self) -> Value {
+        let plans: Vec<&Plan> = self.plans.keys().filter_map(|name| self.plan(name)).collect();
+        let endpoints = self.endpoints.keys().filter_map(|name| self.endpoint(name));
+        let endpoints: Vec<Value> = endpoints
+            .map(|e| json!({"name": e.name, "context": e.context, "callerId": e.caller_id, "trunk": e.auth.is_none()}))
+            .collect();
+        json!({"contexts": plans, "endpoints": endpoints})
     }
 
     /// The endpoint with this digest username.
@@ -124,6 +135,9 @@ mod tests {
             snapshot.entries.insert(at.to_string(), Arc::new(entry));
         }
         let directory = Directory::new(&snapshot);
+        let view = directory.view();
+        assert_eq!(view["endpoints"][0], json!({"name": "8005", "context": "c", "callerId": null, "trunk": false}));
+        assert!(!view.to_string().contains("ha1"));
         for (from, source, user, want) in [
             ("8005", "203.0.113.1", None, Some("8005")),
             ("8006", "203.0.113.1", None, None),

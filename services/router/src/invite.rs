@@ -14,14 +14,13 @@ use contract::leg::LegToken;
 use contract::location::StoreError;
 use contract::records::{Direction, Owner};
 use contract::{Service, hop::host};
-use dialplan::Cause;
+use dialplan::{Caller, Cause, Walk};
 use sip::Name;
 use sip::dialog::Dialog;
 use sip::message::Message;
 use sip::transaction::ServerId;
 use sip::uri::Uri;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// Hops of a call whose first request does not say (RFC 3261 8.1.1.6).
 const MAX_FORWARDS: u8 = 70;
@@ -182,12 +181,8 @@ impl Core {
             owner,
             leg: leg_key,
             endpoint: endpoint.name.clone(),
-            caller_number: number,
-            caller_name: name,
-            context: endpoint.context.clone(),
-            exten: exten.to_owned(),
-            steps: Arc::from([]),
-            step: 0,
+            walk: Walk::new(&endpoint.context, exten, Caller { number, name }, turn.now.wall),
+            digits: String::new(),
             outcome: None,
             dialing: None,
             far: None,
@@ -243,10 +238,29 @@ impl Core {
     }
 }
 
-/// The extension that a Request-URI dials: its user part, or the number of a tel URI.
+/// The extension that a Request-URI dials: its user part, or the number of a tel URI; `s` where it has none.
 fn extension(uri: &str) -> Option<String> {
     let uri = Uri::parse(uri).ok()?;
     let user = uri.user_unescaped().into_owned();
-    let fits = !user.is_empty() && user.len() <= dialplan::limits::EXTENSION && !user.contains(char::is_control);
+    let user = if user.is_empty() { "s".to_owned() } else { user };
+    let fits = user.len() <= dialplan::limits::EXTENSION && !user.contains(char::is_control);
     fits.then_some(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dialled() {
+        for (uri, exten) in [
+            ("sip:8006@192.0.2.1", Some("8006")),
+            ("sip:192.0.2.1:5060", Some("s")),
+            ("tel:+15550100", Some("+15550100")),
+            ("sip:%0d@192.0.2.1", None),
+        ] {
+            assert_eq!(extension(uri).as_deref(), exten, "{uri}");
+        }
+        assert_eq!(extension(&format!("sip:{}@h", "8".repeat(81))), None);
+    }
 }

@@ -15,6 +15,7 @@ mod conference;
 mod connect;
 pub mod core;
 mod dial;
+mod digits;
 mod driver;
 mod elsewhere;
 mod end;

@@ -220,6 +220,7 @@ impl Core {
                     self.leave_former(key);
                 }
             }
+            (MediaEventKind::Dtmf { digit, .. }, Some(tag)) => self.digit(turn, key, tag, *digit),
             // Not by us: then the call would not be here.
             (MediaEventKind::Ended, None) => _ = self.move_call(turn, key, false),
             (MediaEventKind::Draining, _) => _ = self.move_call(turn, key, true),

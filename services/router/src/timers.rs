@@ -11,6 +11,8 @@ use std::time::Duration;
 pub(crate) enum Timer {
     /// A dial's timeout.
     Dial(CallKey),
+    /// The plan goes on: a wait is over, no more digits come, or they have talked for as long as they may.
+    Plan(CallKey),
     /// The caller is told again that it rings (RFC 3261 13.3.1.1).
     Progress(CallKey),
     /// Our 2xx to an INVITE is sent again, or given up (RFC 3261 13.3.1.4).
@@ -35,8 +37,8 @@ pub(crate) enum Timer {
 
 impl Timer {
     /// Those of a call.
-    pub(crate) fn of_call(call: CallKey) -> [Self; 4] {
-        [Self::Dial(call), Self::Progress(call), Self::Move(call), Self::Leave(call)]
+    pub(crate) fn of_call(call: CallKey) -> [Self; 5] {
+        [Self::Dial(call), Self::Plan(call), Self::Progress(call), Self::Move(call), Self::Leave(call)]
     }
 
     /// Those of a leg.

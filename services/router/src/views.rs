@@ -35,9 +35,9 @@ impl Core {
         json!({
             "id": call.id,
             "from": call.endpoint,
-            "exten": call.exten,
-            "context": call.context,
-            "step": call.step,
+            "exten": call.walk.exten(),
+            "context": call.walk.context(),
+            "step": call.walk.priority(),
             "startedAt": call.started_at,
             "protected": call.saved && !call.unprotected,
             "relay": call.relay.map(|r| r.to_string()),

@@ -8,12 +8,12 @@ use contract::config::{
     Algorithm, AorEntry, Auth, BalancerEntry, ConferenceEntry, Destination, DispatcherEntry, EndpointEntry, IdentifyBy,
     MediaEntry, PbxEntry, Probe, RegistrarEntry, RouterEntry,
 };
-use dialplan::{Cause, ErrorKind, Pattern, Plan, Target, Template};
+use dialplan::Pattern;
 use ipnet::IpNet;
 
 use super::entries::Entries;
 use super::{Claim, Claims, Finding, Reason, Resource, ResourceId, Spec};
-use crate::{DialplanSpec, DispatcherSpec, PbxEndpointSpec, PbxSpec, SecretValue, ha1};
+use crate::{DispatcherSpec, PbxEndpointSpec, PbxSpec, SecretValue, ha1};
 
 /// What a resource refers to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,7 +106,7 @@ pub(super) struct Work {
     id: ResourceId,
     claims: BTreeMap<Claim, String>,
     pub(super) references: Vec<(Ref, String)>,
-    findings: Vec<Finding>,
+    pub(super) findings: Vec<Finding>,
 }
 
 impl Work {
@@ -115,7 +115,7 @@ impl Work {
     }
 
     /// The name that others use, claimed.
-    fn name(&mut self, given: Option<&String>, claim: fn(String) -> Claim) -> String {
+    pub(super) fn name(&mut self, given: Option<&String>, claim: fn(String) -> Claim) -> String {
         let (name, path) = match given {
             Some(name) => (name.clone(), "spec.name"),
             None => (self.id.name.clone(), "metadata.name"),
@@ -194,95 +194,6 @@ impl Work {
             }
         }
         networks
-    }
-
-    fn dialplan(&mut self, spec: &DialplanSpec) -> Option<Entries> {
-        let name = self.name(spec.name.as_ref(), Claim::Context);
-        for (at, include) in spec.includes.iter().enumerate() {
-            self.references.push((Ref::Context(include.clone()), format!("spec.includes[{at}]")));
-        }
-        let mut extensions = Vec::new();
-        for (at, extension) in spec.extensions.iter().enumerate() {
-            let place = format!("spec.extensions[{at}]");
-            let pattern = match Pattern::parse(&extension.pattern) {
-                Ok(pattern) => Some(pattern),
-                Err(error) => {
-                    self.dialplan_error(&format!("{place}.pattern"), &error);
-                    None
-                }
-            };
-            let mut steps = Vec::new();
-            for (index, step) in extension.steps.iter().enumerate() {
-                let place = format!("{place}.steps[{index}]");
-                match self.step(step, &place) {
-                    Ok(step) => steps.push(step),
-                    Err(error) => self.dialplan_error(&place, &error),
-                }
-            }
-            extensions.extend(pattern.map(|pattern| dialplan::Extension::new(pattern, steps)));
-        }
-        if !self.findings.is_empty() {
-            return None;
-        }
-        match Plan::new(name, spec.includes.clone(), extensions) {
-            Ok(plan) => Some(Entries { router: Some(RouterEntry::Context(plan).into()), ..Entries::default() }),
-            Err(error) => {
-                self.dialplan_error("spec", &error);
-                None
-            }
-        }
-    }
-
-    fn dialplan_error(&mut self, place: &str, error: &dialplan::Error) {
-        let reason = match error.kind {
-            ErrorKind::Pattern { .. } => Reason::InvalidPattern,
-            ErrorKind::DuplicatePattern { .. } => Reason::DuplicatePattern,
-            _ => Reason::InvalidStep,
-        };
-        let path = if error.path.is_empty() { place.to_owned() } else { format!("{place}.{}", error.path) };
-        self.found(path, reason, error.kind.to_string());
-    }
-
-    fn step(&mut self, step: &crate::Step, place: &str) -> Result<dialplan::Step, dialplan::Error> {
-        let templates = |texts: &[String], field: &str| -> Result<Vec<Template>, dialplan::Error> {
-            let read = |(at, text): (usize, &String)| {
-                Template::parse(text).map_err(|error| error.at(format_args!("{field}[{at}]")))
-            };
-            texts.iter().enumerate().map(read).collect()
-        };
-        let step = match step {
-            crate::Step { no_op: Some(no_op), .. } => {
-                let text = no_op.text.as_deref().map(Template::parse).transpose();
-                dialplan::Step::NoOp { text: text.map_err(|error| error.at("noOp.text"))? }
-            }
-            crate::Step { answer: Some(_), .. } => dialplan::Step::Answer {},
-            crate::Step { dial: Some(dial), .. } => dialplan::Step::Dial(dialplan::Dial {
-                to: templates(&dial.to, "dial.to")?,
-                timeout: dial.timeout.map(crate::Duration::get),
-            }),
-            crate::Step { hangup: Some(hangup), .. } => {
-                let cause = hangup.cause.map(|cause| Cause::new(cause.into())).transpose();
-                dialplan::Step::Hangup { cause: cause.map_err(|error| error.at("hangup.cause"))? }
-            }
-            crate::Step { playback: Some(playback), .. } => dialplan::Step::Playback(dialplan::Playback {
-                prompts: templates(&playback.prompts, "playback.prompts")?,
-            }),
-            crate::Step { echo: Some(_), .. } => dialplan::Step::Echo {},
-            // The schema asks for exactly one.
-            _ => return Err(ErrorKind::Empty("the step", "write one application, such as answer: {}").into()),
-        };
-        step.check()?;
-        if let dialplan::Step::Dial(dial) = &step {
-            for (at, target) in dial.to.iter().enumerate() {
-                let targets = target.literal().and_then(|literal| Target::parse_list(literal).ok());
-                for target in targets.into_iter().flatten() {
-                    if let Target::Endpoint(name) = target {
-                        self.references.push((Ref::Endpoint(name), format!("{place}.dial.to[{at}]")));
-                    }
-                }
-            }
-        }
-        Ok(step)
     }
 
     fn dispatcher(&mut self, spec: &DispatcherSpec) -> Option<Entries> {

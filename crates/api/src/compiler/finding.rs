@@ -16,10 +16,14 @@ pub enum Reason {
     InvalidValue,
     /// An extension pattern cannot be read.
     InvalidPattern,
-    /// A step cannot be run: a dial target, a prompt or a substitution in it is wrong.
+    /// A step cannot be run: a dial target, a prompt, a substitution, a condition or a place in it is wrong.
     InvalidStep,
     /// Two extensions of one context have the same pattern.
     DuplicatePattern,
+    /// A step or an extension that nothing ever runs.
+    Unreachable,
+    /// Steps that go round for ever, with none among them that takes time.
+    EndlessLoop,
     /// A name, a username, a context or a dispatcher's pattern belongs to another resource; or there is a `Pbx` already.
     Conflict,
     /// The Secret referred to does not exist.
@@ -34,11 +38,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 9] = [
+    pub const ALL: [Reason; 11] = [
         Reason::InvalidValue,
         Reason::InvalidPattern,
         Reason::InvalidStep,
         Reason::DuplicatePattern,
+        Reason::Unreachable,
+        Reason::EndlessLoop,
         Reason::Conflict,
         Reason::SecretNotFound,
         Reason::SecretKeyNotFound,
@@ -53,6 +59,8 @@ impl Reason {
             Reason::InvalidPattern => "InvalidPattern",
             Reason::InvalidStep => "InvalidStep",
             Reason::DuplicatePattern => "DuplicatePattern",
+            Reason::Unreachable => "Unreachable",
+            Reason::EndlessLoop => "EndlessLoop",
             Reason::Conflict => "Conflict",
             Reason::SecretNotFound => "SecretNotFound",
             Reason::SecretKeyNotFound => "SecretKeyNotFound",

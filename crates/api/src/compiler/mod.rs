@@ -17,6 +17,7 @@ mod few;
 mod finding;
 mod input;
 mod pbx;
+mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -28,6 +28,7 @@ fn context(name: &str, own: Option<&str>, pattern: &str) -> Resource {
     let spec = DialplanSpec {
         name: own.map(str::to_owned),
         includes: vec![],
+        time_zone: None,
         extensions: vec![Extension { pattern: pattern.into(), steps }],
     };
     Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(Spec::Dialplan(spec)) }

@@ -14,7 +14,7 @@ use contract::ng;
 use contract::peers::{Peer, Peers};
 use contract::records::{Key, Owner, Standing, Stored};
 use contract::{Flow, InstallationKey, KeyRing, Now, ProcessId, Service, Transport};
-use dialplan::{Dial, Extension, Pattern, Plan, Step, Template};
+use dialplan::{Dial, DialOptions, Extension, Pattern, Plan, Step, Template};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rtp::sdp::Session;
@@ -44,7 +44,7 @@ pub(crate) fn steps(list: &[(&str, Vec<Step>)]) -> Plan {
 
 pub(crate) fn dial(to: &[&str], timeout: Option<u64>) -> Step {
     let to = to.iter().map(|t| Template::parse(t).unwrap()).collect();
-    Step::Dial(Dial { to, timeout: timeout.map(Duration::from_secs) })
+    Step::Dial(Dial { to, timeout: timeout.map(Duration::from_secs), options: DialOptions::default() })
 }
 
 pub(crate) fn endpoint(name: &str, codecs: &[&str]) -> EndpointEntry {

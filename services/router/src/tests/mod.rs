@@ -15,6 +15,7 @@ mod loss;
 mod lost_conferences;
 mod noise;
 mod phones;
+mod plans;
 mod refusals;
 mod relays;
 mod steps;

@@ -45,7 +45,7 @@ pub(super) fn request_at(lab: &mut Lab, process: ProcessId, method: &str) -> Byt
 }
 
 /// BYE from the conference.
-fn hang_up(lab: &mut Lab, invite: &Bytes, tag: &str) {
+pub(super) fn hang_up(lab: &mut Lab, invite: &Bytes, tag: &str) {
     let message = Message::parse_stream(invite).unwrap();
     let bye = sip::build::request("BYE", "sip:router")
         .header(
