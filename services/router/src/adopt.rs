@@ -156,7 +156,7 @@ impl Core {
         }
         self.ids.insert(id.clone(), key);
         self.calls.insert(key, adopted);
-        self.resume(turn, key);
+        self.find_step(turn, key);
         self.counters.adopted += 1;
         tracing::info!(call = %id, epoch = owner.epoch, "taken over");
         self.event(turn, &id, CallEventKind::TakenOver { router: turn.view.me.to_string() });

@@ -14,7 +14,7 @@ use contract::leg::LegToken;
 use contract::location::StoreError;
 use contract::records::{Direction, Owner};
 use contract::{Service, hop::host};
-use dialplan::{Caller, Cause, Walk};
+use dialplan::{Cause, Walk};
 use sip::Name;
 use sip::dialog::Dialog;
 use sip::message::Message;
@@ -181,7 +181,7 @@ impl Core {
             owner,
             leg: leg_key,
             endpoint: endpoint.name.clone(),
-            walk: Walk::new(&endpoint.context, exten, Caller { number, name }, turn.now.wall),
+            walk: Walk::new(&endpoint.context, exten, dialplan::Caller { number, name }, turn.now.wall),
             digits: String::new(),
             outcome: None,
             dialing: None,

@@ -1,6 +1,6 @@
 //! Runs the dialplan: does what a call's walk through it says, and asks it for the next step when that is done.
 
-use crate::call::{CallKey, Far};
+use crate::call::{Call, CallKey, Far};
 use crate::cause;
 use crate::core::{Core, Turn};
 use crate::end::End;
@@ -15,6 +15,12 @@ const CONFERENCE: &str = "conference.invalid";
 impl Core {
     /// The caller is known: its extension is looked up and run.
     pub(crate) fn start(&mut self, turn: &mut Turn<'_>, key: CallKey) {
+        if self.walk(turn, key, None, |walk, facts| walk.locate(facts)) == Some(false) {
+            if let Some(Call { id, walk, .. }) = self.calls.get(&key) {
+                tracing::info!(call = %id, context = walk.context(), exten = walk.exten(), "no such extension");
+            }
+            return self.finish(turn, key, Some(Cause::UNALLOCATED), None);
+        }
         self.run(turn, key);
     }
 
@@ -117,7 +123,7 @@ impl Core {
     }
 
     /// A call that was another router's stands where it stood.
-    pub(crate) fn resume(&mut self, turn: &Turn<'_>, key: CallKey) {
+    pub(crate) fn find_step(&mut self, turn: &Turn<'_>, key: CallKey) {
         self.walk(turn, key, None, |walk, facts| walk.locate(facts));
         self.limit_talk(turn, key);
     }

@@ -347,7 +347,7 @@ fn the_committed_crds_are_the_generated_ones() {
 #[test]
 fn the_examples_are_good() {
     let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
-    for folder in ["first-call", "dispatcher", "dispatcher/server"] {
+    for folder in ["first-call", "dispatcher", "dispatcher/server", "menu"] {
         let files: Vec<Source> = std::fs::read_dir(examples.join(folder))
             .unwrap()
             .map(|entry| entry.unwrap().path())

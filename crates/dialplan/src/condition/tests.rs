@@ -133,7 +133,7 @@ fn length_and_depth_are_bounded() {
     let nested = |depth: usize| format!("{}true{}", "(".repeat(depth), ")".repeat(depth));
     assert!(Condition::parse(&nested(16)).is_ok());
     assert!(Condition::parse(&nested(17)).unwrap_err().to_string().contains("16 deep"));
-    for long in ["!".repeat(200), "-".repeat(200), "true?".repeat(60), "[".repeat(200), "size(".repeat(60)] {
+    for long in ["!".repeat(200), "-".repeat(200), "true?true:".repeat(60), "[".repeat(200), "size(".repeat(60)] {
         assert!(Condition::parse(&long).unwrap_err().to_string().contains("deep"), "{long}");
     }
     assert!(Condition::parse(&format!("'{}' == ''", "x".repeat(1020))).unwrap_err().to_string().contains("longer"));

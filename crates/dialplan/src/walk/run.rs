@@ -124,7 +124,10 @@ impl Walk {
     fn assign(&mut self, name: &Assigned, value: String) -> Result<(), (String, Action)> {
         let full = |what: &str| Err((format!("there is no room for more {what}"), Action::Next));
         match name {
-            Assigned::CallerNumber => self.caller.number = one_line(value),
+            Assigned::CallerNumber => match one_line(value) {
+                number if number.is_empty() => return Err(("a number is not empty".to_owned(), Action::Next)),
+                number => self.caller.number = number,
+            },
             Assigned::CallerName => self.caller.name = Some(one_line(value)).filter(|name| !name.is_empty()),
             Assigned::Header(_) if self.headers.len() >= limits::HEADERS => return full("header fields"),
             Assigned::Header(name) => self.headers.push((name.clone(), one_line(value))),

@@ -182,6 +182,8 @@ fn variables_functions_and_headers() {
     let lines = vec![
         line(set("__LANG", "de")),
         line(set("CALLERID(num)", "100")),
+        // Nobody has no number.
+        line(set("CALLERID(num)", "${NONE}")),
         line(set("CALLERID(name)", "Front\r\nX-Evil: 1")),
         line(set("PJSIP_HEADER(add,X-Account)", "${PJSIP_HEADER(read,x-account)}")),
         line(log("${LANG} ${CALLERID(all)} ${CHANNEL(name)} ${CHANNEL(state)} ${PJSIP_HEADER(read,X-Account,2)}|")),
