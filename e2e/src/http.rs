@@ -19,6 +19,17 @@ pub fn get(from: SocketAddr, path: &str) -> Result<String> {
     Ok(body.to_owned())
 }
 
+/// The status of the answer to a POST without a body: a command.
+pub fn post(to: SocketAddr, path: &str) -> Result<u16> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "POST {path} HTTP/1.1\r\nHost: pbx\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).context("no HTTP answer")?;
+    Ok(status.parse()?)
+}
+
 /// The sum of a metric over its labels, in the text of `/metrics`. Fails where it does not stand.
 pub fn metric(text: &str, name: &str) -> Result<f64> {
     let of = |line: &str| {

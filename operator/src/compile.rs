@@ -246,12 +246,15 @@ pub fn endpoint(resource: &Resource) -> Option<&str> {
 
 /// The Secrets that a spec compiles from.
 fn secrets(spec: &Spec) -> BTreeSet<String> {
-    let name = match spec {
-        Spec::Endpoint(endpoint) => endpoint.auth.as_ref().map(|auth| &auth.password_secret_ref.name),
-        Spec::Pbx(pbx) => pbx.store.as_ref().map(|store| &store.secret_ref.name),
-        Spec::Dialplan(_) | Spec::Dispatcher(_) => None,
+    let (one, other) = match spec {
+        Spec::Endpoint(endpoint) => {
+            let key = endpoint.callback.as_ref().map(|callback| &callback.webhook.secret_ref.name);
+            (endpoint.auth.as_ref().map(|auth| &auth.password_secret_ref.name), key)
+        }
+        Spec::Pbx(pbx) => (pbx.store.as_ref().map(|store| &store.secret_ref.name), None),
+        Spec::Dialplan(_) | Spec::Dispatcher(_) => (None, None),
     };
-    name.cloned().into_iter().collect()
+    one.into_iter().chain(other).cloned().collect()
 }
 
 #[cfg(test)]

@@ -45,8 +45,9 @@ impl Event {
     fn level(&self) -> u8 {
         match self.kind() {
             "started" | "ended" | "lost" => 0,
-            "answered" | "refused" | "absent" | "moved" | "takenOver" => 1,
-            "called" | "ringing" => 2,
+            "answered" | "refused" | "absent" | "held" | "notNotified" | "woken" | "released" | "moved"
+            | "takenOver" => 1,
+            "called" | "ringing" | "notified" => 2,
             _ => 3,
         }
     }
@@ -77,6 +78,15 @@ impl Event {
             "answered" => format!("-- {} answered", endpoint()),
             "refused" => format!("-- {} refused: {}", endpoint(), field("status")),
             "absent" => format!("-- {} is not registered", endpoint()),
+            "held" => format!("-- {} is asleep: the caller is held", endpoint()),
+            "notified" if field("what") == "wake" => format!("-- {} is being woken", endpoint()),
+            "notified" => format!("-- {} need not wake any more", endpoint()),
+            "notNotified" if self.kind["again"] == true => {
+                format!("-- Waking {} failed and is tried again: {}", endpoint(), field("reason"))
+            }
+            "notNotified" => format!("-- Waking {} failed: {}", endpoint(), field("reason")),
+            "woken" => format!("-- {} has registered", endpoint()),
+            "released" => format!("-- {} is waited for no more: {}", endpoint(), field("reason")),
             "moved" if self.kind["planned"] == true => format!("-- Media moves to relay {}", field("relay")),
             "moved" => format!("-- Relay lost, media moves to {}", field("relay")),
             "takenOver" => format!("-- Taken over by router {}", field("router")),
@@ -259,6 +269,25 @@ mod tests {
             (json!({"type": "moved", "relay": "0a", "planned": false}), "-- Relay lost, media moves to 0a"),
             (json!({"type": "moved", "relay": "0a", "planned": true}), "-- Media moves to relay 0a"),
             (json!({"type": "takenOver", "router": "0b"}), "-- Taken over by router 0b"),
+            (json!({"type": "held", "endpoint": "8006"}), "-- PJSIP/8006 is asleep: the caller is held"),
+            (json!({"type": "notified", "endpoint": "8006", "what": "wake"}), "-- PJSIP/8006 is being woken"),
+            (
+                json!({"type": "notified", "endpoint": "8006", "what": "cancelled"}),
+                "-- PJSIP/8006 need not wake any more",
+            ),
+            (
+                json!({"type": "notNotified", "endpoint": "8006", "reason": "HTTP 503", "again": true}),
+                "-- Waking PJSIP/8006 failed and is tried again: HTTP 503",
+            ),
+            (
+                json!({"type": "notNotified", "endpoint": "8006", "reason": "HTTP 400", "again": false}),
+                "-- Waking PJSIP/8006 failed: HTTP 400",
+            ),
+            (json!({"type": "woken", "endpoint": "8006"}), "-- PJSIP/8006 has registered"),
+            (
+                json!({"type": "released", "endpoint": "8006", "reason": "timeout"}),
+                "-- PJSIP/8006 is waited for no more: timeout",
+            ),
             (json!({"type": "queued"}), r#"-- {"type":"queued"}"#),
         ] {
             assert_eq!(event(0, "a", kind).words(), words);

@@ -36,9 +36,8 @@ pub use crate::folder::{Folder, Update};
 pub use crate::manifests::{Manifest, Problem, Source};
 pub use crate::pbx::*;
 pub use crate::pbx_endpoint::{
-    Aor, Auth, Codec, Identify, IdentifyBy, PbxEndpoint, PbxEndpointSpec, PbxEndpointStatus, SecretRef,
+    Aor, Auth, Callback, Codec, Identify, IdentifyBy, PbxEndpoint, PbxEndpointSpec, PbxEndpointStatus, SecretRef, Wake,
+    Webhook,
 };
 pub use crate::secret::{SecretValue, ha1};
-pub use crate::steps::{
-    Dial, Empty, Gosub, Goto, GotoIf, Hangup, NoOp, Playback, Return, Set, Step, Wait, WaitExten,
-};
+pub use crate::steps::{Dial, Empty, Gosub, Goto, GotoIf, Hangup, NoOp, Playback, Return, Set, Step, Wait, WaitExten};

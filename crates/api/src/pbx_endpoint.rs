@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::conditions::Condition;
+use crate::duration::Duration;
 
 /// A phone or a trunk, in Asterisk's words: its endpoint, auth, aor and identify sections in one.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -30,7 +31,8 @@ use crate::conditions::Condition;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.auth) || (has(self.identify) && 'ip' in self.identifyBy)").message("nothing proves who calls: write auth, or identify.match with the networks it calls from and ip in identifyBy"),
-    validation = Rule::new("!self.trustIdInbound || has(self.identify)").message("trustIdInbound needs the networks that are trusted: write identify.match")
+    validation = Rule::new("!self.trustIdInbound || has(self.identify)").message("trustIdInbound needs the networks that are trusted: write identify.match"),
+    validation = Rule::new("!has(self.callback) || has(self.aor)").message("callback waits until a phone registers: write aor, or aor: {} for its defaults")
 )]
 pub struct PbxEndpointSpec {
     /// The endpoint's name where Kubernetes does not allow it as metadata.name (such as Trunk_In): what phones register as,
@@ -75,6 +77,11 @@ pub struct PbxEndpointSpec {
     /// Whether an identity that it asserts (P-Asserted-Identity) is believed: for trunks. Needs identify.
     #[serde(default)]
     pub trust_id_inbound: bool,
+
+    /// How it is reached while its phone app is asleep: whoever dials it is held, the app is woken, and as soon as it has
+    /// registered it rings. Without it a dial goes on at once when no phone is registered. Needs aor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<Callback>,
 }
 
 fn codecs() -> Vec<Codec> {
@@ -204,6 +211,53 @@ fn maximum_expiration() -> u32 {
 
 fn default_expiration() -> u32 {
     3600
+}
+
+/// Callers held until a phone is awake.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Callback {
+    /// Who is told that the phone is to be woken.
+    pub webhook: Webhook,
+
+    /// When the phone is woken.
+    #[serde(default)]
+    pub wake: Wake,
+
+    /// How long a caller is held. When the phone has not registered by then, the dialplan goes on with DIALSTATUS
+    /// NOANSWER, and at its end the caller is answered 480. Proxies on the way give up after three minutes.
+    #[serde(default = "hold_time")]
+    #[x_kube(validation = Rule::new("self >= duration('1s') && self <= duration('170s')").message("write a duration from 1s to 170s, such as 90s"))]
+    pub hold_time: Duration,
+}
+
+fn hold_time() -> Duration {
+    Duration::from_secs(90)
+}
+
+/// When a phone is woken.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum Wake {
+    /// When no contact is registered, or none of those that are can be reached.
+    #[default]
+    Absent,
+    /// Whenever it is dialled: what is registered rings at once, and what wakes rings too.
+    Always,
+}
+
+/// An HTTP server that is told by POST, in JSON.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Webhook {
+    /// Where requests go, such as https://push.example.org/wake.
+    #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://([A-Za-z0-9._-]+|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?([/?][!-~]*)?$')").message("write a URL that begins with http:// or https://, such as https://push.example.org/wake"))]
+    pub url: String,
+
+    /// The key that requests are signed by: X-KubePBX-Signature is sha256= and the HMAC-SHA-256 in hexadecimal of
+    /// X-KubePBX-Timestamp, a full stop and the body.
+    pub secret_ref: SecretRef,
 }
 
 /// Source networks.

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// What one resource compiles to for one kind of service.
 pub trait Entry: Serialize + DeserializeOwned + Clone + PartialEq + fmt::Debug + Send + Sync + 'static {
@@ -235,6 +236,51 @@ pub enum IdentifyBy {
     Ip,
 }
 
+/// A password or key that has to go out as it is, to the one service that uses it. Redacted in `Debug`, zeroed when
+/// dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes the text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Its bytes, to use them.
+    pub fn reveal(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+/// Who is told that a phone is to be woken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookEntry {
+    /// `http:` or `https:`.
+    pub url: String,
+    /// What requests are signed by (HMAC-SHA-256).
+    pub secret: Secret,
+}
+
+/// How callers reach an endpoint whose phone may be asleep: they are held until it is awake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallbackEntry {
+    /// Seconds that a caller is held at most.
+    pub hold_time: u32,
+    /// The phone is woken even if a contact of it is live.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub always: bool,
+    /// Who wakes it.
+    pub webhook: WebhookEntry,
+}
+
 /// An endpoint as routers know it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndpointEntry {
@@ -252,6 +298,9 @@ pub struct EndpointEntry {
     pub identify_by: Vec<IdentifyBy>,
     /// Networks it may call from (Asterisk: identify match).
     pub networks: Vec<IpNet>,
+    /// Callers are held while its phone is asleep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<CallbackEntry>,
 }
 
 /// Entries of routers.
@@ -366,6 +415,13 @@ mod tests {
     fn version(n: u64, entries: &BTreeMap<String, Arc<BalancerEntry>>) -> Version {
         let hash = entries.iter().fold(0u64, |h, (k, e)| h.wrapping_add(entry_hash(k, e.as_ref())));
         Version { epoch: 1, n, hash }
+    }
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        let secret = Secret::new("s3cret");
+        assert_eq!((format!("{secret:?}").as_str(), secret.reveal()), ("Secret(redacted)", &b"s3cret"[..]));
+        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"s3cret\"");
     }
 
     #[test]

@@ -63,6 +63,49 @@ pub enum CallEventKind {
         /// The final status of its INVITE.
         status: u16,
     },
+    /// An endpoint is asleep: the caller is held until it has registered.
+    Held {
+        /// The endpoint.
+        endpoint: String,
+        /// The hold's id.
+        hold: String,
+    },
+    /// Whoever wakes the endpoint's phone was told of a hold.
+    Notified {
+        /// The endpoint.
+        endpoint: String,
+        /// The hold's id.
+        hold: String,
+        /// What was told: `wake` or `cancelled`.
+        what: String,
+    },
+    /// Whoever wakes the endpoint's phone could not be told.
+    NotNotified {
+        /// The endpoint.
+        endpoint: String,
+        /// The hold's id.
+        hold: String,
+        /// Why, in words.
+        reason: String,
+        /// It is tried again.
+        again: bool,
+    },
+    /// A phone of the endpoint has registered, and is rung.
+    Woken {
+        /// The endpoint.
+        endpoint: String,
+        /// The hold's id.
+        hold: String,
+    },
+    /// A hold is over.
+    Released {
+        /// The endpoint.
+        endpoint: String,
+        /// The hold's id.
+        hold: String,
+        /// Why: `answered`, `refused`, `timeout`, `cancelled`, `command` or `store`.
+        reason: String,
+    },
     /// Its media goes to another relay.
     Moved {
         /// The relay's process.

@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 /// The header's name.
 pub const HEADER: &str = "X-KubePBX-Hop";
 
+/// On a provisional answer to an INVITE: should the router that gave it go, another one goes on with the INVITE.
+pub const HELD: &str = "X-KubePBX-Held";
+
 /// Where a request from outside came from, told by the balancer to the service it chose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hop {

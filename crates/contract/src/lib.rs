@@ -19,6 +19,7 @@ pub mod process;
 pub mod records;
 pub mod rendezvous;
 pub mod stream;
+pub mod webhook;
 
 pub use clock::Now;
 pub use flow::{Flow, Transport};

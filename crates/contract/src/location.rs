@@ -40,16 +40,50 @@ pub struct Binding {
     /// User-Agent of the phone.
     #[serde(default)]
     pub user_agent: Option<String>,
+    /// How its push service finds the phone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<Push>,
+    /// It has expired, and is remembered until then for the sake of `push`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forget_at: Option<u64>,
+}
+
+/// What a phone says of its push service (RFC 8599 4): parameters of its Contact's URI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Push {
+    /// `pn-provider`: `apns`, `fcm`, `webpush` or another.
+    pub provider: String,
+    /// `pn-prid`: who is to be woken, in the provider's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prid: Option<String>,
+    /// `pn-param`: what the provider needs beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub param: Option<String>,
 }
 
 fn full_q() -> u16 {
     1000
 }
 
+/// Seconds for which a phone is remembered that can be woken, after its registration has expired.
+pub const REMEMBERED: u64 = 30 * 24 * 3600;
+
 impl Binding {
     /// True until it expires.
     pub fn is_live(&self, unix_now: u64) -> bool {
         self.expires_at > unix_now
+    }
+
+    /// When it has to be looked at: it expires, or what is remembered of it is forgotten.
+    pub fn due_at(&self) -> u64 {
+        self.forget_at.unwrap_or(self.expires_at)
+    }
+
+    /// What is remembered of it once it has expired.
+    pub fn remembered(&self, unix_now: u64) -> Option<Self> {
+        let forget_at = self.forget_at.unwrap_or(self.expires_at.saturating_add(REMEMBERED));
+        let remembered = self.push.is_some() && !self.is_live(unix_now) && forget_at > unix_now;
+        remembered.then(|| Self { forget_at: Some(forget_at), ..self.clone() })
     }
 }
 

@@ -202,6 +202,61 @@ pub struct CallRecord {
     /// Where it stands in the dialplan, with its variables and where it returns to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub walk: Option<dialplan::Walk>,
+    /// Its step waits for callees that are asleep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldRecord>,
+}
+
+/// A call that is held until a callee is awake: what another router needs to go on waiting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldRecord {
+    /// The caller's INVITE, as long as it is unanswered; an answered caller's leg is a record of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invite: Option<InviteRecord>,
+    /// Whom it waits for.
+    pub waits: Vec<WaitRecord>,
+}
+
+/// An INVITE that has no final answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteRecord {
+    /// The request as it was received, with all its Vias.
+    pub request: String,
+    /// The process that it came from and that its answers go to.
+    pub from: ProcessId,
+    /// The To-tag of its answers.
+    pub to_tag: String,
+}
+
+/// One callee that is asleep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitRecord {
+    /// Names the hold to whoever wakes the callee.
+    pub id: String,
+    /// The endpoint.
+    pub endpoint: String,
+    /// Unix seconds of its begin.
+    pub since: u64,
+    /// Unix seconds of its end.
+    pub until: u64,
+    /// Registrations that do not count, since they were there before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<SeenRecord>,
+}
+
+/// A registration as it was seen: another one of the same phone differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenRecord {
+    /// The phone: its instance, or the contact's URI where it names none.
+    pub phone: String,
+    /// The contact's URI.
+    pub contact: String,
+    /// Call-ID of the REGISTER.
+    pub call_id: String,
+    /// Its CSeq.
+    pub cseq: u32,
+    /// Unix seconds of it.
+    pub updated: u64,
 }
 
 /// Why a call has a far leg.

@@ -29,9 +29,8 @@ pub(crate) fn check(extensions: &[Extension], includes: bool) -> Result<(), Erro
 
 fn labels(extension: &Extension) -> Result<(), Error> {
     for (label, index) in extension.labels.iter() {
-        let bad = |why| {
-            Error::from(ErrorKind::Label { label: label.clone(), why }).at(format_args!("steps[{index}].label"))
-        };
+        let bad =
+            |why| Error::from(ErrorKind::Label { label: label.clone(), why }).at(format_args!("steps[{index}].label"));
         if !label.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) || label.is_empty() {
             return Err(bad("a label is letters, digits, '_', '-' and '.'"));
         }
@@ -176,8 +175,11 @@ mod tests {
         Step::Goto(to(place))
     }
 
-    /// What is said of extensions: patterns, and their steps with a label or condition.
-    fn said(list: &[(&str, Vec<(&str, &str, Step)>)], includes: &[&str]) -> String {
+    /// A step with its label and condition.
+    type Line = (&'static str, &'static str, Step);
+
+    /// What is said of extensions: patterns and their steps.
+    fn said(list: &[(&str, Vec<Line>)], includes: &[&str]) -> String {
         let extensions = list.iter().map(|(pattern, steps)| {
             let labels = steps.iter().enumerate().filter(|(_, s)| !s.0.is_empty());
             let when = steps.iter().enumerate().filter(|(_, s)| !s.1.is_empty());
@@ -190,7 +192,7 @@ mod tests {
         Plan::new("c", includes, extensions.collect()).map_or_else(|e| e.to_string(), |_| String::new())
     }
 
-    fn step(step: Step) -> (&'static str, &'static str, Step) {
+    fn step(step: Step) -> Line {
         ("", "", step)
     }
 
@@ -241,8 +243,14 @@ mod tests {
     #[test]
     fn circles_without_time() {
         let wait = Step::Wait { duration: Duration::from_secs(1) };
-        let round = |middle: (&'static str, &'static str, Step)| {
-            said(&[("1", vec![("top", "", Step::Answer {}), middle, step(goto(",2,"))]), ("2", vec![step(goto(",1,top"))])], &[])
+        let round = |middle: Line| {
+            said(
+                &[
+                    ("1", vec![("top", "", Step::Answer {}), middle, step(goto(",2,"))]),
+                    ("2", vec![step(goto(",1,top"))]),
+                ],
+                &[],
+            )
         };
         let text = round(step(Step::NoOp { text: None }));
         assert!(text.starts_with("extensions[0].steps[2].goto: goes round for ever"), "{text}");

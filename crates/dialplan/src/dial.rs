@@ -164,11 +164,9 @@ fn technology(text: &str) -> Option<&str> {
 /// Whether a header field may be added to what callees get: a private one (`X-...`) that is none of our own, `Alert-Info`,
 /// `Call-Info`, `Subject`, `Priority`, `Organization`, `Diversion` or `Privacy`.
 pub(crate) fn is_field(name: &str) -> bool {
-    const KNOWN: [&str; 7] =
-        ["Alert-Info", "Call-Info", "Subject", "Priority", "Organization", "Diversion", "Privacy"];
+    const KNOWN: [&str; 7] = ["Alert-Info", "Call-Info", "Subject", "Priority", "Organization", "Diversion", "Privacy"];
     let token = name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
     let starts = |prefix: &str| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
     let private = starts("X-") && name.len() > 2 && !starts("X-KubePBX");
     token && name.len() <= 64 && (private || KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name)))
 }
-

@@ -107,7 +107,9 @@ pub enum ErrorKind {
         why: &'static str,
     },
     /// A header field that is not for the dialplan to write.
-    #[error("the header field {0:?} cannot be added: write a private one (X-...), or Alert-Info, Call-Info, Subject, Priority, Organization, Diversion or Privacy")]
+    #[error(
+        "the header field {0:?} cannot be added: write a private one (X-...), or Alert-Info, Call-Info, Subject, Priority, Organization, Diversion or Privacy"
+    )]
     Header(String),
     /// A time zone that does not exist.
     #[error("there is no time zone {0:?}: write one of IANA's names, such as Europe/Berlin")]

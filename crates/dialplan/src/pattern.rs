@@ -389,7 +389,8 @@ mod tests {
         ] {
             assert_eq!(Pattern::parse(pattern).unwrap().may_grow(digits), grows, "{pattern} {digits}");
         }
-        let hidden = |own: &str, other: &str| Pattern::parse(own).unwrap().is_hidden_by(&Pattern::parse(other).unwrap());
+        let hidden =
+            |own: &str, other: &str| Pattern::parse(own).unwrap().is_hidden_by(&Pattern::parse(other).unwrap());
         assert!(hidden("_8X", "_8X!") && hidden("_8X", "_8[0-9]!"));
         assert!(!hidden("_8X!", "_8X") && !hidden("_8X", "_8X.") && !hidden("80", "_8X!") && !hidden("_8X", "_8N!"));
     }

@@ -106,13 +106,16 @@ impl Assigned {
         if let Some(header) = text.strip_prefix("PJSIP_HEADER(").and_then(|rest| rest.strip_suffix(')')) {
             let name = header.strip_prefix("add,").map(str::trim);
             let name = name.ok_or_else(|| bad("a header field is set by PJSIP_HEADER(add,NAME)"))?;
-            let bad = || bad("only private header fields (X-...) and those such as Alert-Info and Subject may be added");
+            let bad =
+                || bad("only private header fields (X-...) and those such as Alert-Info and Subject may be added");
             return is_field(name).then(|| Assigned::Header(name.to_owned())).ok_or_else(bad);
         }
         match text {
             "CALLERID(num)" => Ok(Assigned::CallerNumber),
             "CALLERID(name)" => Ok(Assigned::CallerName),
-            _ if text.contains('(') => Err(bad("of the functions CALLERID(num), CALLERID(name) and PJSIP_HEADER can be set")),
+            _ if text.contains('(') => {
+                Err(bad("of the functions CALLERID(num), CALLERID(name) and PJSIP_HEADER can be set"))
+            }
             _ => {
                 let name = text.strip_prefix("__").or_else(|| text.strip_prefix('_')).unwrap_or(text);
                 let bad = || bad("a variable's name is letters, digits and '_'");
@@ -299,7 +302,11 @@ mod tests {
             (Step::NoOp { text: None }, ""),
             (Step::Answer {}, ""),
             (
-                Step::Dial(Dial { to: list(&["PJSIP/${EXTEN}", "PJSIP/9"]), timeout: seconds(30), options: DialOptions::default() }),
+                Step::Dial(Dial {
+                    to: list(&["PJSIP/${EXTEN}", "PJSIP/9"]),
+                    timeout: seconds(30),
+                    options: DialOptions::default(),
+                }),
                 "PJSIP/8006&PJSIP/9,30",
             ),
             (Step::Dial(Dial { to: list(&["PJSIP/9"]), timeout: None, options: DialOptions::default() }), "PJSIP/9"),

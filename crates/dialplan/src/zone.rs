@@ -113,7 +113,10 @@ mod tests {
                 Some(Value::Text(text)) => text,
                 other => panic!("{other:?}"),
             };
-            assert_eq!((text("date").as_str(), text("clock").as_str(), text("weekday").as_str()), (date, clock, weekday));
+            assert_eq!(
+                (text("date").as_str(), text("clock").as_str(), text("weekday").as_str()),
+                (date, clock, weekday)
+            );
             assert_eq!(time.member("second"), Some(Value::Int(1)));
         }
         assert_eq!(Zone::parse("america/new_york").unwrap().as_str(), "America/New_York");

@@ -30,6 +30,7 @@ pub mod stream;
 pub mod telemetry;
 pub mod timer;
 pub mod transport;
+pub mod webhook;
 
 pub use clock::Clock;
 pub use deps::{Deps, Environment};

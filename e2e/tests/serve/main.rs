@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bulk;
+mod callback;
 mod calls;
 mod command;
 mod dispatcher;

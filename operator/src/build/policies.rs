@@ -90,7 +90,11 @@ fn egress(pbx: &Installation, service: Service) -> Vec<Value> {
         // Phones and destinations are anywhere, at any port.
         Balancer if tcp(pbx) => rules.push(json!({"ports": [{"protocol": "UDP"}, {"protocol": "TCP"}]})),
         Balancer | Media => rules.push(json!({"ports": [{"protocol": "UDP"}]})),
-        Router => rules.extend(rule("to", who(pbx, &[Media]), vec![ng])),
+        Router => {
+            rules.extend(rule("to", who(pbx, &[Media]), vec![ng]));
+            // Webhooks are anywhere, at any port.
+            rules.push(json!({"ports": [{"protocol": "TCP"}]}));
+        }
         Conference => {
             let ports = vec![json!({"protocol": "UDP", "port": rtp.min, "endPort": rtp.max})];
             rules.extend(rule("to", who(pbx, &[Media]), ports));

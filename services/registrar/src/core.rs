@@ -387,7 +387,7 @@ impl Core {
                     self.jobs.remove(&id);
                 }
             },
-            Some(Job::Sweep(name, kept)) => match sweep::live(&aor.bindings, now.unix()) {
+            Some(Job::Sweep(name, kept)) => match sweep::left(&aor.bindings, now.unix()) {
                 Some(left) => {
                     kept.clone_from(&left);
                     let swap = Output::Swap(id, name.clone(), aor.revision, left);

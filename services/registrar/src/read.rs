@@ -2,9 +2,11 @@
 
 use crate::save::{Asked, Register, Wanted};
 use contract::Flow;
+use contract::location::Push;
 use sip::header::{Contact, NameAddr, unquote};
 use sip::uri::Uri;
 use sip::{Message, Name, ParseError};
+use std::borrow::Cow;
 
 /// Contacts in one REGISTER.
 pub const MAX_CONTACTS: usize = 16;
@@ -76,7 +78,12 @@ fn wanted(addr: &NameAddr<'_>, expires: Option<u32>) -> Result<Wanted, ReadError
     let param = |name: &str| addr.params.get(name).flatten();
     let instance = param("+sip.instance").map(|v| unquote(v).into_owned()).filter(|v| !v.is_empty());
     bounded(Name::Contact, instance.as_ref().map_or(0, String::len), MAX_VALUE)?;
+    let uri = addr.uri_parsed()?;
+    let of_push = |name: &str| uri.param(name).flatten().map(Cow::into_owned).filter(|value| !value.is_empty());
+    let push = of_push("pn-provider");
+    let push = push.map(|provider| Push { provider, prid: of_push("pn-prid"), param: of_push("pn-param") });
     Ok(Wanted {
+        push,
         uri: addr.uri.to_owned(),
         expires: match param("expires") {
             Some(own) => seconds(own),
@@ -138,17 +145,32 @@ mod tests {
             "m: \"A, b\" <sip:a@h:1;transport=tcp>;expires=60;q=0.25;+sip.instance=\"<urn:uuid:1>\";reg-id=2, sip:b@h;reg-id=1\r\n\
              Expires: 99\r\nContact: <sips:c@h>;expires=x;q=2, <sip:d@h>;expires=99999999999;q=1.0\r\n",
         );
-        let plain = |uri: &str, expires| Wanted { uri: uri.into(), expires, q: 1000, instance: None, reg_id: None };
+        let plain =
+            |uri: &str, expires| Wanted { uri: uri.into(), expires, q: 1000, instance: None, reg_id: None, push: None };
         let first = Wanted {
             uri: "sip:a@h:1;transport=tcp".into(),
             expires: Some(60),
             q: 250,
             instance: Some("<urn:uuid:1>".into()),
             reg_id: Some(2),
+            push: None,
         };
         let rest = [plain("sip:b@h", Some(99)), plain("sips:c@h", None), plain("sip:d@h", Some(u32::MAX))];
         assert_eq!(all[0], first);
         assert_eq!(all[1..], rest);
+    }
+
+    #[test]
+    fn how_a_phone_is_woken_stands_in_its_contacts_uri() {
+        let all = contacts_of(
+            "Contact: <sip:a@h;pn-provider=apns;pn-prid=00fc%3A13;PN-PARAM=ABC.com.example;transport=tcp>, <sip:b@h;pn-provider>, \
+             <sip:c@h>;pn-provider=fcm, <sip:d@h;pn-provider=x>\r\n",
+        );
+        let push = |provider: &str, prid: Option<&str>, param: Option<&str>| {
+            Some(Push { provider: provider.into(), prid: prid.map(Into::into), param: param.map(Into::into) })
+        };
+        let want = [push("apns", Some("00fc:13"), Some("ABC.com.example")), None, None, push("x", None, None)];
+        assert_eq!(all.into_iter().map(|wanted| wanted.push).collect::<Vec<_>>(), want);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use contract::Flow;
 use contract::config::AorEntry;
-use contract::location::Binding;
+use contract::location::{Binding, Push};
 use sip::uri::Uri;
 
 /// What one REGISTER asks of one AOR, read and bounded; owned, because it outlives its message while the store works.
@@ -48,6 +48,8 @@ pub struct Wanted {
     pub instance: Option<String>,
     /// `reg-id`.
     pub reg_id: Option<u32>,
+    /// How its push service finds the phone.
+    pub push: Option<Push>,
 }
 
 /// Why a REGISTER changes nothing.
@@ -64,11 +66,14 @@ pub enum Refusal {
 /// What a REGISTER makes of an AOR.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Saved {
-    /// The bindings after it, none of them expired.
+    /// The bindings after it: those that live, then expired ones that are remembered, since their phones can be woken.
     pub bindings: Vec<Binding>,
     /// They differ from those before, so they have to be written.
     pub changed: bool,
 }
+
+/// Phones that are remembered of one AOR beside those registered.
+const REMEMBERED: usize = 8;
 
 struct Kept {
     binding: Binding,
@@ -87,6 +92,7 @@ pub fn save(
 ) -> Result<Saved, Refusal> {
     let mut kept: Vec<Kept> =
         before.iter().filter(|b| b.is_live(now)).map(|b| Kept { binding: b.clone(), written: false }).collect();
+    let mut remembered: Vec<Binding> = before.iter().filter_map(|b| b.remembered(now)).collect();
     match &register.asked {
         Asked::Query => {}
         Asked::RemoveAll => {
@@ -94,18 +100,25 @@ pub fn save(
                 return Err(Refusal::OutOfOrder);
             }
             kept.clear();
+            remembered.clear();
         }
         Asked::Contacts(contacts) => {
             let mut added = 0usize;
             for wanted in contacts {
                 added += one(&mut kept, register, wanted, contacts, rules, now)?;
             }
+            // A phone that is here again, or takes itself away, need not be remembered.
+            let is_back = |b: &Binding, w: &Wanted| names(b, w) || w.push.is_some() && b.push == w.push;
+            remembered.retain(|b| !contacts.iter().any(|w| is_back(b, w)));
             if added > 0 {
                 make_room(&mut kept, rules, gone)?;
             }
         }
     }
-    let bindings: Vec<Binding> = kept.into_iter().map(|k| k.binding).collect();
+    remembered.sort_by_key(|b| b.expires_at);
+    let excess = remembered.len().saturating_sub(REMEMBERED);
+    let bindings: Vec<Binding> =
+        kept.into_iter().map(|k| k.binding).chain(remembered.into_iter().skip(excess)).collect();
     // A query leaves expired bindings to the sweep: reading does not write.
     let changed = register.asked != Asked::Query && bindings != before;
     Ok(Saved { bindings, changed })
@@ -166,6 +179,8 @@ fn one(
             reg_id: wanted.reg_id,
             q: wanted.q,
             user_agent: register.user_agent.clone(),
+            push: wanted.push.clone(),
+            forget_at: None,
         };
         kept.push(Kept { binding, written: true });
     }

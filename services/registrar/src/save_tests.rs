@@ -26,17 +26,18 @@ fn gone(flow: &Flow) -> bool {
     flow.process == DEAD && flow.transport != Transport::Udp
 }
 
-/// `uri[;e=N][;q=N][;i=ID][;r=N]`
+/// `uri[|e=N][|q=N][|i=ID][|r=N][|p=PRID]`
 fn wanted(text: &str) -> Wanted {
     let mut parts = text.split('|');
     let uri = format!("sip:{}", parts.next().unwrap());
-    let mut w = Wanted { uri, expires: None, q: 1000, instance: None, reg_id: None };
+    let mut w = Wanted { uri, expires: None, q: 1000, instance: None, reg_id: None, push: None };
     for part in parts {
         let (name, value) = part.split_once('=').unwrap();
         match name {
             "e" => w.expires = value.parse().ok(),
             "q" => w.q = value.parse().unwrap(),
             "i" => w.instance = Some(value.into()),
+            "p" => w.push = Some(Push { provider: "fcm".into(), prid: Some(value.into()), param: None }),
             "r" => w.reg_id = value.parse().ok(),
             _ => panic!("{name}"),
         }
@@ -163,6 +164,8 @@ fn what_stands_in_a_binding() {
         reg_id: Some(3),
         q: 500,
         user_agent: Some("phone".into()),
+        push: None,
+        forget_at: None,
     };
     assert_eq!(saved.bindings, [want]);
     // A refresh from elsewhere keeps only since when.
@@ -203,6 +206,38 @@ fn a_binding_whose_flow_is_gone_makes_room_but_only_when_it_must() {
         let roomy = save(&saved.bindings, &register("d", 1, &["b@h"]), &rules(2, false), NOW, &gone).unwrap();
         assert_eq!(roomy.bindings.len(), 2);
     }
+}
+
+#[test]
+fn who_can_be_woken_is_remembered_when_it_has_expired_and_not_when_it_goes() {
+    let at = |bindings: &[Binding], cseq, contacts: &[&str], now| {
+        save(bindings, &register(&format!("c{cseq}"), cseq, contacts), &rules(1, false), now, &gone).unwrap().bindings
+    };
+    let shown = |bindings: &[Binding]| -> Vec<(String, bool)> {
+        bindings.iter().map(|b| (b.contact.clone(), b.forget_at.is_some())).collect()
+    };
+    let named = |text: &str, remembered| (format!("sip:{text}"), remembered);
+    let first = at(&[], 1, &["a@1|i=A|p=x|e=60"], NOW);
+    // Another phone takes the one place that there is, and the first is remembered.
+    let second = at(&first, 2, &["b@2|i=B|p=y|e=60"], NOW + 100);
+    assert_eq!(shown(&second), [named("b@2", false), named("a@1", true)]);
+    assert_eq!(second[1].forget_at, Some(NOW + 60 + contract::location::REMEMBERED));
+    // It is back at another place; the other one has expired.
+    let third = at(&second, 3, &["a@3|i=A|p=x|e=60"], NOW + 200);
+    assert_eq!(shown(&third), [named("a@3", false), named("b@2", true)]);
+    // Known by its push service alone.
+    let fourth = at(&third, 4, &["b@4|p=y|e=60"], NOW + 300);
+    assert_eq!(shown(&fourth), [named("b@4", false), named("a@3", true)]);
+    // Who takes itself away is not to be woken.
+    assert_eq!(shown(&at(&fourth, 5, &["a@3|i=A|p=x|e=0"], NOW + 301)), [named("b@4", false)]);
+    assert_eq!(shown(&at(&fourth, 5, &["*"], NOW + 301)), []);
+    // Who cannot be woken is forgotten, and so is everybody in the end.
+    let plain = at(&[], 1, &["c@1|i=C|e=60"], NOW);
+    assert_eq!(shown(&at(&plain, 2, &["d@1|i=D|e=60"], NOW + 100)), [named("d@1", false)]);
+    let late = NOW + 400 + contract::location::REMEMBERED;
+    assert_eq!(shown(&at(&fourth, 6, &["e@1|i=E|e=60"], late)), [named("e@1", false)]);
+    let many: Vec<Binding> = (0..20).map(|n| Binding { contact: format!("sip:{n}@h"), ..fourth[1].clone() }).collect();
+    assert_eq!(at(&many, 7, &["f@1|i=F|e=60"], NOW + 400).len(), 1 + REMEMBERED);
 }
 
 proptest! {

@@ -13,8 +13,29 @@ pub fn is_mine(peers: &Peers, process: ProcessId) -> bool {
     peers.choose(Service::Registrar, b"sweep") == Some(process)
 }
 
-/// What is left without the expired; none if nothing is expired.
-pub fn live(bindings: &[Binding], unix_now: u64) -> Option<Vec<Binding>> {
-    let left: Vec<Binding> = bindings.iter().filter(|b| b.is_live(unix_now)).cloned().collect();
-    (left.len() < bindings.len()).then_some(left)
+/// What is left when the expired are gone, or remembered, if their phones can be woken; none if nothing is due.
+pub fn left(bindings: &[Binding], unix_now: u64) -> Option<Vec<Binding>> {
+    let due = bindings.iter().any(|b| b.due_at() <= unix_now);
+    let left = |b: &Binding| if b.is_live(unix_now) { Some(b.clone()) } else { b.remembered(unix_now) };
+    due.then(|| bindings.iter().filter_map(left).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::binding;
+    use contract::location::{Push, REMEMBERED};
+
+    #[test]
+    fn the_expired_go_and_who_can_be_woken_goes_later() {
+        let push = Some(Push { provider: "fcm".into(), prid: Some("x".into()), param: None });
+        let all = [binding("a", 100), Binding { push, ..binding("b", 100) }, binding("c", 300)];
+        assert_eq!(left(&all, 99), None);
+        let after = left(&all, 100).unwrap();
+        let users: Vec<_> = after.iter().map(|b| (&b.contact[4..5], b.forget_at)).collect();
+        assert_eq!(users, [("b", Some(100 + REMEMBERED)), ("c", None)]);
+        assert_eq!(left(&after, 299), None, "it is not looked at until it has to be");
+        assert_eq!(left(&after, 300).unwrap().len(), 1);
+        assert_eq!(left(&after, 100 + REMEMBERED).unwrap().len(), 0);
+    }
 }

@@ -75,6 +75,8 @@ pub(crate) fn binding(user: &str, expires_at: u64) -> Binding {
         reg_id: None,
         q: 1000,
         user_agent: None,
+        push: None,
+        forget_at: None,
     }
 }
 

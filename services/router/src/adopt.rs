@@ -60,14 +60,24 @@ fn dialog(record: &DialogRecord, contact: &str, direction: Direction) -> Dialog 
     }
 }
 
-/// A call as its record has it.
-fn adopt_call(owner: Owner, call: CallRecord, near: LegKey) -> Call {
-    let caller = Caller { number: call.caller_number, name: call.caller_name };
+/// A call's way through the dialplan as its record has it. A step that waits for callees begins again, and goes on with
+/// what it waited for.
+pub(crate) fn adopt_walk(call: &mut CallRecord) -> Walk {
     // A release before walks were stored had no variables.
-    let walk = call.walk.unwrap_or_else(|| {
+    let mut walk = call.walk.take().unwrap_or_else(|| {
+        let caller = Caller { number: call.caller_number.clone(), name: call.caller_name.clone() };
         let wall = Duration::from_secs(call.started_at);
-        Walk::new(call.context, call.exten, caller, wall).at_step(call.step)
+        Walk::new(&call.context, &call.exten, caller, wall).at_step(call.step)
     });
+    if call.held.is_some() {
+        walk.again();
+    }
+    walk
+}
+
+/// A call as its record has it.
+fn adopt_call(owner: Owner, mut call: CallRecord, near: LegKey) -> Call {
+    let walk = adopt_walk(&mut call);
     Call {
         id: call.id,
         owner,
@@ -91,6 +101,7 @@ fn adopt_call(owner: Owner, call: CallRecord, near: LegKey) -> Call {
         heard: VecDeque::new(),
         saved: true,
         unprotected: false,
+        resumed: call.held.map(|held| held.waits).unwrap_or_default(),
         paused: false,
     }
 }
@@ -101,6 +112,10 @@ impl Core {
         let legs: Vec<(Owner, LegRecord)> = read(&records, "leg");
         let mut calls: Vec<(Owner, CallRecord)> = read(&records, "call");
         let bridges: Vec<(Owner, BridgeRecord)> = read(&records, "bridge");
+        if let Some(at) = calls.iter().position(|(_, call)| call.held.as_ref().is_some_and(|h| h.invite.is_some())) {
+            let (owner, call) = calls.swap_remove(at);
+            return self.resume(turn, owner, call);
+        }
         let whole = calls.pop().filter(|(_, call)| {
             let near = legs.iter().any(|(_, leg)| leg.id == call.leg);
             // A dialled call without its bridge had begun to end.

@@ -78,6 +78,10 @@ impl Core {
             (Then::Located { call, dial, endpoint }, Answer::Bindings(result)) => {
                 self.located(turn, call, dial, &endpoint, result);
             }
+            (Then::Reread { call, dial, endpoint }, Answer::Bindings(result)) => {
+                self.reread(turn, call, dial, &endpoint, result);
+            }
+            (Then::Notified(number), Answer::Notified(result)) => self.notified(turn, number, result),
             (Then::Saved(group), Answer::Stored(result)) => self.saved(turn, group, result),
             (Then::Takeover(step), answer) => self.takeover_answered(turn, step, answer),
             (then, Answer::Sdp(Ok(sdp))) => self.described(turn, then, Ok(sdp)),

@@ -2,12 +2,14 @@
 
 use crate::bridge::BridgeKey;
 use crate::cause::{Branch, Outcome};
+use crate::hold::{Hold, Seen};
 use crate::leg::LegKey;
 use contract::ProcessId;
 pub(crate) use contract::records::Far;
-use contract::records::{CallRecord, Owner, SCHEMA};
+use contract::records::{CallRecord, HeldRecord, Owner, SCHEMA, WaitRecord};
 use dialplan::{Caller, Walk};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Names a call within the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +47,14 @@ pub(crate) struct Dialing {
     pub(crate) winner: Option<LegKey>,
     /// The store did not answer for one of them.
     pub(crate) store_down: bool,
+    /// How long a phone may ring.
+    pub(crate) limit: Duration,
+    /// Endpoints that it waits for, since they are asleep.
+    pub(crate) holds: Vec<Hold>,
+    /// Registrations of endpoints that can be woken, which were rung or are too old to be.
+    pub(crate) seen: Vec<Seen>,
+    /// Endpoints that it waits for no more.
+    pub(crate) waited: Vec<String>,
 }
 
 /// A relay that a call's media moves away from while both still forward.
@@ -97,13 +107,15 @@ pub(crate) struct Call {
     pub(crate) saved: bool,
     /// The store did not take its records: it will not outlive us.
     pub(crate) unprotected: bool,
+    /// Holds of the router that had it before, to go on with.
+    pub(crate) resumed: Vec<WaitRecord>,
     /// The plan waits for the caller's ACK, which carries what the next far leg is to be offered.
     pub(crate) paused: bool,
 }
 
 impl Call {
-    /// Its record.
-    pub(crate) fn record(&self, leg: String) -> CallRecord {
+    /// Its record; `held`: what it waits for.
+    pub(crate) fn record(&self, leg: String, held: Option<HeldRecord>) -> CallRecord {
         CallRecord {
             schema: SCHEMA,
             id: self.id.clone(),
@@ -118,6 +130,7 @@ impl Call {
             caller_name: self.walk.caller().name.clone(),
             far: self.far,
             walk: Some(self.walk.clone()),
+            held,
         }
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Branch {
     Status(u16),
     /// Nothing came back at all.
     Silent,
+    /// The endpoint was asleep, and did not wake in time.
+    Asleep,
     /// The endpoint has no live contact.
     Absent,
     /// There is no such endpoint.
@@ -38,8 +40,9 @@ impl Branch {
             Branch::Status(400..=499) => 3,
             Branch::Status(_) => 4,
             Branch::Silent => 5,
-            Branch::Absent => 6,
-            Branch::Unknown => 7,
+            Branch::Asleep => 6,
+            Branch::Absent => 7,
+            Branch::Unknown => 8,
         }
     }
 
@@ -54,6 +57,7 @@ impl Branch {
                 cause: Cause::NO_RESPONSE,
                 code: Cause::NO_RESPONSE.status(),
             },
+            Branch::Asleep => NO_ANSWER,
             Branch::Absent => {
                 Outcome { status: DialStatus::ChanUnavail, cause: Cause::ABSENT, code: Cause::ABSENT.status() }
             }
@@ -124,6 +128,8 @@ mod tests {
             (vec![Status(500), Status(486)], "BUSY", 17, 486),
             (vec![Status(408), Status(500)], "CONGESTION", 38, 500),
             (vec![Absent, Silent], "NOANSWER", 18, 408),
+            (vec![Absent, Asleep], "NOANSWER", 19, 480),
+            (vec![Asleep, Status(486)], "BUSY", 17, 486),
         ] {
             let got = aggregate(&branches);
             assert_eq!((got.status.as_str(), got.cause.number(), got.code), (status, cause, code), "{branches:?}");

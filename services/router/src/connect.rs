@@ -7,6 +7,7 @@ use crate::cause::{self, Branch};
 use crate::core::{AfterSave, Client, Core, Then, Turn};
 use crate::end::End;
 use crate::headers;
+use crate::hold::Over;
 use crate::io::Ask;
 use crate::leg::{LegKey, Phase, Resend};
 use crate::negotiate;
@@ -80,6 +81,7 @@ impl Core {
             dialing.winner = Some(leg_key);
             dialing.looking = 0;
         }
+        self.drop_holds(turn, key, Over::Answered);
         let offered = self.legs.get(&leg_key).is_some_and(|l| !l.told.text().is_empty());
         match (offered, negotiate::body(message)) {
             (true, Ok(Some(answer))) => {

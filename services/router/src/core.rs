@@ -5,6 +5,7 @@ use crate::Limits;
 use crate::astray::{Astray, Attempts};
 use crate::bridge::{Bridge, BridgeKey};
 use crate::call::{Call, CallKey};
+pub use crate::counters::{Counters, Load};
 use crate::elsewhere::first_sender;
 use crate::headers;
 use crate::identify::Directory;
@@ -13,6 +14,7 @@ use crate::leg::{Leg, LegKey};
 use crate::probe::Probe;
 use crate::takeover::{Step, Takeover};
 use crate::timers::{Timer, Timers};
+use crate::wake::Notice;
 use bytes::Bytes;
 use contract::events::{CallEvent, CallEventKind};
 use contract::hop::{self, Inside};
@@ -23,7 +25,7 @@ use rand::RngCore;
 use sip::build::{self, Request, Response};
 use sip::transaction::{ClientId, Output as TransactionOutput, Received, ServerId, Transactions};
 use sip::{Message, Method, Name};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 /// What the core may look at while it handles an input.
@@ -124,6 +126,10 @@ pub(crate) enum Then {
     Probed(ProcessId),
     /// A relay was told who owns a call that was taken over.
     Claimed(CallKey),
+    /// The bindings of an endpoint that a call waits for.
+    Reread { call: CallKey, dial: u64, endpoint: String },
+    /// Whoever wakes phones was told.
+    Notified(u64),
     /// Who owns what.
     Takeover(Step),
     /// A record is saved.
@@ -139,6 +145,8 @@ pub(crate) enum AfterSave {
     AnswerCaller(CallKey),
     /// The asker of a change gets its 2xx.
     AnswerChange(LegKey),
+    /// The call may wait for who is asleep.
+    Hold(CallKey),
     /// Nothing: the record only follows.
     Nothing,
 }
@@ -151,66 +159,6 @@ pub(crate) struct Saving {
     pub(crate) whole: bool,
     pub(crate) after: AfterSave,
     pub(crate) call: Option<CallKey>,
-}
-
-/// Counts since the start, and what is there now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// Calls begun.
-    pub calls: u64,
-    /// Of these, answered.
-    pub answered: u64,
-    /// INVITEs challenged.
-    pub challenged: u64,
-    /// Authenticated INVITEs with somebody else's From.
-    pub spoofed: u64,
-    /// Refused for lack of room.
-    pub overflow: u64,
-    /// Branches left out of a fork that was too wide.
-    pub branches_dropped: u64,
-    /// Calls answered while the store did not take their records.
-    pub unprotected: u64,
-    /// Relay commands that failed.
-    pub media_errors: u64,
-    /// Calls that ended because neither side sent media.
-    pub media_timeouts: u64,
-    /// Relays lost.
-    pub relays_lost: u64,
-    /// Times that a call's media moved to another relay.
-    pub moves: u64,
-    /// Calls taken over from routers that are gone.
-    pub adopted: u64,
-    /// Calls that other routers took, dropped here.
-    pub lost: u64,
-    /// Calls left to other routers at the limit of a drain.
-    pub left: u64,
-    /// Requests passed on to the router that has their leg.
-    pub forwarded: u64,
-    /// Requests sent by another balancer, since one was not reached or had no way to the phone.
-    pub astray: u64,
-    /// Steps of dialplans that had no effect, and conditions that could not be told.
-    pub plan_faults: u64,
-    /// Messages that could not be read or belonged to nothing.
-    pub dropped: u64,
-}
-
-/// How much state there is: all zero when no call is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Load {
-    /// Calls.
-    pub calls: usize,
-    /// Legs, ending ones included.
-    pub legs: usize,
-    /// Bridges.
-    pub bridges: usize,
-    /// Questions unanswered.
-    pub asks: usize,
-    /// Timers set.
-    pub timers: usize,
-    /// Transactions, lingering ones included.
-    pub transactions: usize,
-    /// Entries of indices.
-    pub indices: usize,
 }
 
 /// The state machine.
@@ -241,6 +189,12 @@ pub struct Core {
     /// Relays that have calls of ours, or had some when they were lost.
     pub(crate) probes: BTreeMap<ProcessId, Probe>,
     pub(crate) saving: BTreeMap<u64, Saving>,
+    /// Calls that wait for an endpoint, by its name.
+    pub(crate) held: BTreeMap<String, BTreeSet<CallKey>>,
+    /// How many of these there are.
+    pub(crate) holding: usize,
+    /// What whoever wakes phones is to be told.
+    pub(crate) notices: BTreeMap<u64, Notice>,
     pub(crate) timers: Timers,
     pub(crate) takeover: Takeover,
     /// What is protected is left to other routers.
@@ -271,6 +225,9 @@ impl Core {
             refused: VecDeque::new(),
             probes: BTreeMap::new(),
             saving: BTreeMap::new(),
+            held: BTreeMap::new(),
+            holding: 0,
+            notices: BTreeMap::new(),
             timers: Timers::default(),
             takeover: Takeover::default(),
             leaving: false,
@@ -297,6 +254,10 @@ impl Core {
             Input::Unsent(bytes) => self.unsent(turn, bytes),
             Input::HangUp => self.hang_up(turn),
             Input::HangUpCall(id) => self.hang_up_call(turn, id),
+            Input::Registered(aor) => self.registered(aor),
+            Input::RegistrationsMissed => self.registrations_missed(turn),
+            Input::Ring(hold) => self.ring_now(hold),
+            Input::GiveUp(hold) => self.give_up_hold(turn, hold),
             Input::Tick => {}
         }
         // What is due waits with everything else.
@@ -335,6 +296,7 @@ impl Core {
             calls: self.calls.len(),
             legs: self.legs.len(),
             bridges: self.bridges.len(),
+            holds: self.holds(),
             asks: self.asks.len() + self.saving.len(),
             timers: self.timers.len(),
             transactions: self.transactions.len(),
@@ -345,6 +307,7 @@ impl Core {
                 + self.clients.len()
                 + self.attempts.len()
                 + self.astray.len()
+                + self.notices.len()
                 + self.takeover.parked.len(),
         }
     }
@@ -389,6 +352,8 @@ impl Core {
                 Some(Timer::Dial(call)) => self.dial_timeout(turn, call),
                 Some(Timer::Plan(call)) => self.plan_due(turn, call),
                 Some(Timer::Progress(call)) => self.progress_again(turn, call),
+                Some(Timer::Hold(call)) => self.hold_due(turn, call),
+                Some(Timer::Notice(number)) => self.tell(number),
                 Some(Timer::Resend(leg)) => self.resend(turn, leg),
                 Some(Timer::Session(leg)) => self.session_due(turn, leg),
                 Some(Timer::Retry(leg)) => self.realign(turn, leg),

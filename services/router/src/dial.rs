@@ -5,6 +5,7 @@ use crate::call::{CallKey, Dialing, Far};
 use crate::cause::{self, Branch, Outcome};
 use crate::core::{Client, Core, Then, Turn};
 use crate::headers;
+use crate::hold::Over;
 use crate::io::Ask;
 use crate::leg::{Begin, Leg, LegKey, Phase};
 use crate::negotiate::{self, Told};
@@ -23,8 +24,6 @@ use std::time::Duration;
 
 /// `Reason` of the branches that lost (RFC 3326 2).
 const COMPLETED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
-/// How often a caller is told that it still rings (RFC 3261 13.3.1.1).
-const PROGRESS: Duration = Duration::from_secs(60);
 /// A CANCEL that was not taken is sent again after this, and for so long.
 const CANCEL_AGAIN: Duration = Duration::from_millis(300);
 const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +37,14 @@ pub(crate) struct Callee<'a> {
     /// Goes straight to this process instead of by its route.
     pub(crate) process: Option<ProcessId>,
     pub(crate) remote: Option<std::net::IpAddr>,
+}
+
+impl<'a> Callee<'a> {
+    /// The phone that a binding of an endpoint is of.
+    pub(crate) fn of(endpoint: &'a str, codecs: Vec<String>, binding: &'a Binding) -> Self {
+        let remote = binding.flow.map(|flow| flow.remote.ip());
+        Self { endpoint, codecs, uri: &binding.contact, route: &binding.path, process: None, remote }
+    }
 }
 
 impl Core {
@@ -82,6 +89,10 @@ impl Core {
                 early: None,
                 winner: None,
                 store_down: false,
+                limit,
+                holds: Vec::new(),
+                seen: Vec::new(),
+                waited: Vec::new(),
             });
             self.timers.arm(Timer::Dial(key), turn.now.mono + limit);
         }
@@ -103,57 +114,60 @@ impl Core {
         match result {
             Err(_) => dialing.store_down = true,
             Ok(aor) => {
-                let codecs = turn.view.directory.endpoint(endpoint).map(|e| e.codecs.clone()).unwrap_or_default();
-                let live: Vec<&Binding> = aor.bindings.iter().filter(|b| is_live(turn, b)).collect();
-                if live.is_empty() {
+                let known = turn.view.directory.endpoint(endpoint);
+                let codecs = known.map(|e| e.codecs.clone()).unwrap_or_default();
+                let wakes = known.is_some_and(|e| e.callback.is_some());
+                let live = aor.bindings.iter().filter(|b| is_live(turn, b) && !self.is_left_behind(key, endpoint, b));
+                let live: Vec<&Binding> = live.collect();
+                for binding in &live {
+                    let leg = self.ring(turn, key, Callee::of(endpoint, codecs.clone(), binding));
+                    if wakes {
+                        self.note_rung(key, endpoint, binding, leg);
+                    }
+                }
+                if !self.hold(turn, key, endpoint, !live.is_empty()) && live.is_empty() {
                     self.call_event(turn, key, CallEventKind::Absent { endpoint: endpoint.to_owned() });
                     self.branch_ended(key, Branch::Absent);
-                }
-                for binding in live {
-                    let callee = Callee {
-                        endpoint,
-                        codecs: codecs.clone(),
-                        uri: &binding.contact,
-                        route: &binding.path,
-                        process: None,
-                        remote: binding.flow.map(|f| f.remote.ip()),
-                    };
-                    self.ring(turn, key, callee);
                 }
             }
         }
         self.dial_over(turn, key);
     }
 
-    /// Begins one branch: its leg, and the offer made for it.
-    pub(crate) fn ring(&mut self, turn: &mut Turn<'_>, key: CallKey, callee: Callee<'_>) {
-        let Some(call) = self.calls.get(&key) else { return };
+    /// Begins one branch: its leg, and the offer made for it. None if it ended at once.
+    pub(crate) fn ring(&mut self, turn: &mut Turn<'_>, key: CallKey, callee: Callee<'_>) -> Option<LegKey> {
+        let call = self.calls.get(&key)?;
         let branches = call.dialing.as_ref().map_or(0, |d| d.branches.len());
         if branches >= self.limits.max_branches || self.legs.len() >= self.limits.max_legs {
             self.counters.branches_dropped += 1;
-            return self.branch_ended(key, Branch::Status(500));
+            self.branch_ended(key, Branch::Status(500));
+            return None;
         }
-        let Some(near) = self.legs.get(&call.leg) else { return };
+        let near = self.legs.get(&call.leg)?;
         let offer = match &near.said {
             None => None,
             Some(said) => match negotiate::restrict(said, &[&near.codecs, &callee.codecs]) {
                 Some(offer) if near.is_up() => Some(negotiate::prefer(&offer, near.told.text())),
                 Some(offer) => Some(offer),
-                None => return self.branch_ended(key, Branch::Status(488)),
+                None => {
+                    self.branch_ended(key, Branch::Status(488));
+                    return None;
+                }
             },
         };
         let place = callee.route.first().and_then(|r| headers::place(r));
         let place = place.unwrap_or_else(|| host(Service::Router, turn.view.me));
         let next = callee.process.or_else(|| headers::next_hop(turn.view, callee.route, callee.uri, &call.id));
         let Some(next) = next else {
-            return self.branch_ended(key, Branch::Status(500));
+            self.branch_ended(key, Branch::Status(500));
+            return None;
         };
         let leg_id = contract::leg::leg_id(&call.id, &turn.token(8));
         let (tag, branch_call) = (turn.token(8), turn.token(16));
         let token = LegToken { process: turn.view.me, leg: leg_id.clone() }.seal(turn.view.keys);
         let host_port = turn.view.directory.pbx().domains.first().cloned();
         let host_port = host_port.unwrap_or_else(|| headers::host_of(&place).to_owned());
-        let Some(dialing) = call.dialing.as_ref() else { return };
+        let dialing = call.dialing.as_ref()?;
         let from = headers::address(dialing.caller.name.as_deref(), &dialing.caller.number, &host_port);
         let mut request = build::request(Method::Invite.as_str(), callee.uri)
             .header(Name::Via, turn.via())
@@ -205,6 +219,7 @@ impl Core {
             Some(offer) => self.describe(turn, near_key, leg_key, &offer, Then::Offered(leg_key)),
             None => self.send_invite(turn, leg_key, None),
         }
+        Some(leg_key)
     }
 
     /// The caller's offer is described for a branch: it may ring.
@@ -293,7 +308,7 @@ impl Core {
         self.drop_branch(leg_key, ended);
         let Some(key) = call else { return };
         if let Some(status) = message.status() {
-            self.call_event(turn, key, CallEventKind::Refused { endpoint, status });
+            self.call_event(turn, key, CallEventKind::Refused { endpoint: endpoint.clone(), status });
         }
         if let Some(call) = self.calls.get_mut(&key)
             && call.dialing.as_ref().is_some_and(|d| d.branches.is_empty())
@@ -301,6 +316,7 @@ impl Core {
             call.returned = headers::passed(message, false);
         }
         self.try_another(turn, key, ended);
+        self.branch_over(turn, key, &endpoint, ended);
         self.dial_over(turn, key);
     }
 
@@ -345,10 +361,11 @@ impl Core {
         if leg.phase != Phase::Setup {
             return self.bury(leg_key);
         }
-        let call = leg.call;
+        let (call, endpoint) = (leg.call, leg.endpoint.clone());
         self.drop_branch(leg_key, ended);
         if let Some(call) = call {
             self.try_another(turn, call, ended);
+            self.branch_over(turn, call, &endpoint, ended);
             self.dial_over(turn, call);
         }
     }
@@ -409,50 +426,6 @@ impl Core {
         self.progress(turn, key, status, result.ok());
     }
 
-    /// Tells an unanswered caller how far it is. A description once given is given again: the caller may have lost it.
-    pub(crate) fn progress(&mut self, turn: &mut Turn<'_>, key: CallKey, status: u16, sdp: Option<String>) {
-        let Some(call) = self.calls.get_mut(&key) else { return };
-        let Some(near) = self.legs.get_mut(&call.leg) else { return };
-        let Some(server) = near.server else { return };
-        let sdp = match sdp {
-            Some(sdp) => Some(near.told.tell(&sdp)),
-            None => call.progress.as_ref().and_then(|(_, sdp)| sdp.clone()),
-        };
-        let new = (status, sdp);
-        if call.progress.as_ref() == Some(&new) {
-            return;
-        }
-        call.progress = Some(new);
-        self.send_progress(turn, key, server);
-    }
-
-    fn send_progress(&mut self, turn: &mut Turn<'_>, key: CallKey, server: sip::transaction::ServerId) {
-        let Some(call) = self.calls.get(&key) else { return };
-        let Some(near) = self.legs.get(&call.leg) else { return };
-        let Some((status, sdp)) = call.progress.clone() else { return };
-        let (tag, contact) = (near.name.1.clone(), near.contact.clone());
-        let session = headers::session_id(&call.id, near.remote_session.as_deref());
-        let returned = call.returned.clone();
-        self.timers.arm(Timer::Progress(key), turn.now.mono + PROGRESS);
-        self.reply_as(turn, server, status, &tag, |r| {
-            let r = r.record_route().header(Name::Contact, contact).header(Name::Allow, headers::ALLOW);
-            let r = r.header(Name::SessionId, session);
-            let r = returned.iter().fold(r, |r, (name, value)| r.other(name, value));
-            match sdp {
-                Some(sdp) => r.body(headers::ACCEPT, sdp),
-                None => r,
-            }
-        });
-    }
-
-    /// A minute went by: proxies on the way must not give up.
-    pub(crate) fn progress_again(&mut self, turn: &mut Turn<'_>, key: CallKey) {
-        let server = self.calls.get(&key).and_then(|c| self.legs.get(&c.leg)).and_then(|l| l.server);
-        if let Some(server) = server {
-            self.send_progress(turn, key, server);
-        }
-    }
-
     /// Notes how a branch ended that has no leg, or none any more.
     pub(crate) fn branch_ended(&mut self, key: CallKey, ended: Branch) {
         if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
@@ -486,13 +459,25 @@ impl Core {
         if dialing.store_down && !self.caller_is_up(key) {
             return self.store_down(turn, key);
         }
+        if !dialing.holds.is_empty() {
+            return;
+        }
         let outcome = cause::aggregate(&dialing.ended);
         self.dial_ended(turn, key, outcome);
     }
 
     fn dial_ended(&mut self, turn: &mut Turn<'_>, key: CallKey, outcome: Outcome) {
+        self.drop_holds(turn, key, Over::Timeout);
+        let unanswered = !self.caller_is_up(key);
         let Some(call) = self.calls.get_mut(&key) else { return };
         call.dialing = None;
+        call.resumed.clear();
+        if unanswered && std::mem::take(&mut call.saved) {
+            // Held no more, it rings or ends as any other.
+            let remove = Ask::Remove { kind: "call", id: call.id.clone(), owner: call.owner };
+            call.unprotected = false;
+            self.out.push_back(crate::Output::Ask(None, remove));
+        }
         call.outcome = Some(outcome);
         tracing::info!(call = %call.id, status = outcome.status.as_str(), cause = outcome.cause.number(), "dial ended");
         self.timers.disarm(Timer::Dial(key));
@@ -585,7 +570,7 @@ impl Core {
 
 /// True if a binding can be reached: unexpired, and a stream's process still there. Whoever holds the address may send
 /// on a UDP flow.
-fn is_live(turn: &Turn<'_>, binding: &Binding) -> bool {
+pub(crate) fn is_live(turn: &Turn<'_>, binding: &Binding) -> bool {
     let flow = binding.flow.is_none_or(|f| f.transport == Transport::Udp || turn.view.peers.get(f.process).is_some());
     binding.is_live(turn.now.unix()) && flow
 }

@@ -21,12 +21,14 @@ use runtime::mesh::{Member, Parcel, Unsent};
 use runtime::metrics::Reason;
 use runtime::running::Done as Did;
 use runtime::source::Subscription;
-use runtime::store::Store;
+use runtime::store::{AorHint, Store};
+use runtime::webhook::Webhooks;
 use runtime::{Clock, Deps, Drain, Lookups, Running, entropy, timer};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Events that `/v1/events` remembers.
@@ -34,8 +36,8 @@ const EVENTS: usize = 4096;
 /// Requests of people that wait.
 const REQUESTS: usize = 16;
 
-/// Joins the mesh and serves until drained. The views are `calls`, `dialplan` and `events`, which can be followed; the command is to
-/// hang a call up.
+/// Joins the mesh and serves until drained. The views are `calls`, `dialplan`, `holds` and `events`, which can be followed;
+/// the commands are to hang a call up, to ring whom a hold waits for, and to give a hold up.
 ///
 /// # Errors
 /// None at present; setting up may come to fail.
@@ -46,7 +48,8 @@ pub fn build(config: Config, deps: Deps<RouterEntry>, media: Arc<dyn MediaContro
     let (media_events, unsent) = (member.events(), member.unsent());
     let mut running = Running::new();
     let (asker, requests) = mpsc::channel(REQUESTS);
-    for (name, request) in [("calls", Request::Calls as fn(_) -> _), ("dialplan", Request::Dialplan)] {
+    let views = [("calls", Request::Calls as fn(_) -> _), ("dialplan", Request::Dialplan), ("holds", Request::Holds)];
+    for (name, request) in views {
         let viewer = asker.clone();
         running.view(name, move || {
             let viewer = viewer.clone();
@@ -58,14 +61,28 @@ pub fn build(config: Config, deps: Deps<RouterEntry>, media: Arc<dyn MediaContro
             }
         });
     }
+    let hanger = asker.clone();
     running.command("calls", "hangup", move |call| {
-        let asker = asker.clone();
+        let asker = hanger.clone();
         async move {
             let (tell, told) = oneshot::channel();
             let _ = asker.send(Request::HangUp(call, tell)).await;
             told.await.unwrap_or(Did::Gone)
         }
     });
+    for (verb, make) in
+        [("ring", Request::Ring as fn(String, oneshot::Sender<Did>) -> Request), ("cancel", Request::GiveUp)]
+    {
+        let asker = asker.clone();
+        running.command("holds", verb, move |hold| {
+            let asker = asker.clone();
+            async move {
+                let (tell, told) = oneshot::channel();
+                let _ = asker.send(make(hold, tell)).await;
+                told.await.unwrap_or(Did::Gone)
+            }
+        });
+    }
     let events = Log::new(process, EVENTS);
     running.log("events", events.clone());
     let directory = Directory::new(&source.snapshot());
@@ -94,6 +111,8 @@ pub fn build(config: Config, deps: Deps<RouterEntry>, media: Arc<dyn MediaContro
         counts: metrics.reasons("router_events", "What happened to calls, by kind."),
         calls: metrics.gauge("router_calls", "Calls now."),
         legs: metrics.gauge("router_legs", "Legs now, ending ones included."),
+        holds: metrics.gauge("router_holds", "Callees that calls wait for now, since they are asleep."),
+        webhooks: Webhooks::new(),
         part: health.part("router"),
         pulse: health.pulse("router"),
         config,
@@ -138,6 +157,8 @@ struct Driver {
     counts: Family<Reason, Counter>,
     calls: Gauge,
     legs: Gauge,
+    holds: Gauge,
+    webhooks: Webhooks,
     part: runtime::health::Part,
     pulse: runtime::health::Pulse,
 }
@@ -150,6 +171,12 @@ enum Request {
     Dialplan(oneshot::Sender<Value>),
     /// A call to end.
     HangUp(String, oneshot::Sender<Did>),
+    /// To see the holds.
+    Holds(oneshot::Sender<Value>),
+    /// Whom this hold waits for to be rung.
+    Ring(String, oneshot::Sender<Did>),
+    /// This hold to be given up.
+    GiveUp(String, oneshot::Sender<Did>),
 }
 
 /// What woke the driver.
@@ -158,6 +185,7 @@ enum Woken {
     Done(Done),
     Media(ProcessId, MediaEvent),
     Unsent(Unsent),
+    Hint(AorHint),
     Request(Request),
     Configured,
     Peers,
@@ -170,6 +198,7 @@ impl Driver {
     async fn run(mut self) -> anyhow::Result<()> {
         let mut rng = entropy();
         let mut draining = false;
+        let mut hints = self.store.hints();
         let mut beat = tokio::time::interval(Duration::from_secs(1));
         let mut limit = None;
         let end = tokio::time::sleep(Duration::MAX);
@@ -189,6 +218,11 @@ impl Driver {
                 done = self.lookups.next() => Woken::Done(done),
                 Some((relay, event)) = self.media_events.recv() => Woken::Media(relay, event),
                 Some(unsent) = self.unsent.recv() => Woken::Unsent(unsent),
+                hint = hints.recv() => match hint {
+                    Ok(hint) => Woken::Hint(hint),
+                    Err(RecvError::Lagged(_)) => Woken::Hint(AorHint::Missed),
+                    Err(RecvError::Closed) => anyhow::bail!("the store is gone"),
+                },
                 Some(request) = self.requests.recv() => Woken::Request(request),
                 () = self.source.changed() => Woken::Configured,
                 Ok(()) = self.peers.changed() => Woken::Peers,
@@ -209,7 +243,24 @@ impl Driver {
                 }
                 // Routers tell of no media.
                 Woken::Unsent(_) => {}
+                Woken::Hint(AorHint::Missed) => self.turn(Input::RegistrationsMissed, draining, &mut rng),
+                Woken::Hint(AorHint::Changed { aor, .. }) => {
+                    if self.core.waits_for(&aor) {
+                        self.turn(Input::Registered(&aor), draining, &mut rng);
+                    }
+                }
                 // Who asked may have gone.
+                Woken::Request(Request::Holds(tell)) => _ = tell.send(self.core.view_holds()),
+                Woken::Request(Request::Ring(hold, tell)) => {
+                    let known = self.core.has_hold(&hold);
+                    self.turn(Input::Ring(&hold), draining, &mut rng);
+                    _ = tell.send(if known { Did::Done } else { Did::Unknown });
+                }
+                Woken::Request(Request::GiveUp(hold, tell)) => {
+                    let known = self.core.has_hold(&hold);
+                    self.turn(Input::GiveUp(&hold), draining, &mut rng);
+                    _ = tell.send(if known { Did::Done } else { Did::Unknown });
+                }
                 Woken::Request(Request::Calls(tell)) => _ = tell.send(self.core.view()),
                 Woken::Request(Request::Dialplan(tell)) => _ = tell.send(self.directory.view()),
                 Woken::Request(Request::HangUp(call, tell)) => {
@@ -310,14 +361,15 @@ impl Driver {
     }
 
     fn begin(&mut self, id: Option<AskId>, lane: Option<String>, ask: Ask) {
-        let (store, media, unix) = (self.store.clone(), self.media.clone(), self.clock.now().unix());
+        let means = Means { store: self.store.clone(), media: self.media.clone(), webhooks: self.webhooks.clone() };
+        let unix = self.clock.now().unix();
         let (limit, failure, freed) = (self.limit(&ask), failure(&ask, "too many questions"), lane.clone());
         let late = match &ask {
             Ask::Media { .. } => Answer::NoRelay("no answer in time".to_owned()),
             other => self::failure(other, "no answer in time"),
         };
         let asked = self.lookups.push(async move {
-            let answer = tokio::time::timeout(limit, perform(store, media, unix, ask)).await.unwrap_or(late);
+            let answer = tokio::time::timeout(limit, perform(means, unix, ask)).await.unwrap_or(late);
             Done { id, lane, answer }
         });
         if asked.is_err() {
@@ -332,6 +384,8 @@ impl Driver {
     /// How long an answer may take.
     fn limit(&self, ask: &Ask) -> Duration {
         match ask {
+            // It has limits of its own, and a queue.
+            Ask::Notify { .. } => self.config.notify_timeout,
             Ask::Media { command: Command::Ping, .. } => self.config.ask_timeout.min(crate::probe::PERIOD),
             _ => self.config.ask_timeout,
         }
@@ -376,6 +430,9 @@ impl Driver {
             ("forwarded", old.forwarded, new.forwarded),
             ("astray", old.astray, new.astray),
             ("plan_fault", old.plan_faults, new.plan_faults),
+            ("held", old.held, new.held),
+            ("woken", old.woken, new.woken),
+            ("notify_error", old.notify_errors, new.notify_errors),
             ("dropped", old.dropped, new.dropped),
         ] {
             if new > old {
@@ -385,6 +442,7 @@ impl Driver {
         let load = self.core.load();
         self.calls.set(i64::try_from(load.calls).unwrap_or(i64::MAX));
         self.legs.set(i64::try_from(load.legs).unwrap_or(i64::MAX));
+        self.holds.set(i64::try_from(load.holds).unwrap_or(i64::MAX));
         self.member.set_load(load.calls as u64);
     }
 }
@@ -395,6 +453,7 @@ fn lane(ask: &Ask) -> Option<String> {
         Ask::Load { .. } | Ask::UseNonce { .. } => None,
         Ask::Standing { .. } | Ask::Owners | Ask::Owned { .. } | Ask::Take { .. } | Ask::Record { .. } => None,
         Ask::Save { kind, id, .. } | Ask::Remove { kind, id, .. } => Some(format!("{kind}/{id}")),
+        Ask::Notify { hold, .. } => Some(format!("hold/{hold}")),
         Ask::Media { relay, command } => Some(format!("{relay}/{}", crate::media::call_of(command))),
     }
 }
@@ -411,12 +470,21 @@ fn failure(ask: &Ask, why: &str) -> Answer {
         Ask::Owned { .. } => Answer::Owned(Err(store())),
         Ask::Take { .. } => Answer::Taken(Err(store())),
         Ask::Record { .. } => Answer::Record(Err(store())),
+        Ask::Notify { .. } => Answer::Notified(Err(why.to_owned())),
         // The relay is not to blame.
         Ask::Media { .. } => Answer::Sdp(Err(why.to_owned())),
     }
 }
 
-async fn perform(store: Arc<dyn Store>, media: Arc<dyn MediaControl>, unix: u64, ask: Ask) -> Answer {
+/// What questions are asked of.
+struct Means {
+    store: Arc<dyn Store>,
+    media: Arc<dyn MediaControl>,
+    webhooks: Webhooks,
+}
+
+async fn perform(means: Means, unix: u64, ask: Ask) -> Answer {
+    let Means { store, media, webhooks } = means;
     match ask {
         Ask::Load { aor } => Answer::Bindings(store.load(&aor).await),
         Ask::UseNonce { nonce, nc, ttl } => Answer::Nonce(store.use_nonce(&nonce, nc, ttl, unix).await),
@@ -427,6 +495,7 @@ async fn perform(store: Arc<dyn Store>, media: Arc<dyn MediaControl>, unix: u64,
         Ask::Owned { process } => Answer::Owned(store.owned(process).await),
         Ask::Take { records, to } => Answer::Taken(store.take(&records, to).await),
         Ask::Record { kind, id } => Answer::Record(store.record(kind, &id).await.map(|r| r.map(|(owner, _)| owner))),
+        Ask::Notify { webhook, body, .. } => Answer::Notified(webhooks.post(&webhook, body, unix).await),
         Ask::Media { relay, command } => match media.request(relay, command).await {
             Ok(Reply::Sdp(sdp)) => {
                 Answer::Sdp(String::from_utf8(sdp).map_err(|_| "a description that is not UTF-8".to_owned()))

@@ -4,6 +4,7 @@ use crate::call::CallKey;
 use crate::cause;
 use crate::core::{Client, Core, Turn};
 use crate::headers;
+use crate::hold::Over;
 use crate::io::Ask;
 use crate::leg::{Exchange, LegKey, Phase};
 use crate::media;
@@ -45,6 +46,7 @@ impl Core {
     /// Ends a call with all its legs.
     pub(crate) fn end(&mut self, turn: &mut Turn<'_>, key: CallKey, end: End) {
         self.run_hangup(turn, key, end.cause);
+        self.drop_holds(turn, key, if end.code == 503 { Over::Store } else { Over::Cancelled });
         let Some(call) = self.calls.get(&key) else { return };
         let winner = call.dialing.as_ref().and_then(|d| d.winner);
         let reason = end.reason.unwrap_or_else(|| cause::reason(end.cause));

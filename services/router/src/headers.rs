@@ -10,6 +10,8 @@ use sip::uri::Uri;
 use sip::{Name, header};
 use std::net::SocketAddr;
 
+/// Hops of a call whose first request does not say (RFC 3261 8.1.1.6).
+const MAX_FORWARDS: u8 = 70;
 /// Methods that a leg takes.
 pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE";
 /// Extensions that we have: session timers (RFC 4028).
@@ -68,6 +70,14 @@ pub(crate) fn passed(message: &Message<'_>, trusted: bool) -> Vec<(String, Strin
 fn is_private(name: &str) -> bool {
     let starts = |prefix: &str| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
     starts("X-") && !starts("X-KubePBX-")
+}
+
+/// The hops that a request has left; none if it says so in a way that cannot be read.
+pub(crate) fn max_forwards(message: &Message<'_>) -> Option<u8> {
+    match message.max_forwards() {
+        None => Some(MAX_FORWARDS),
+        Some(hops) => hops.ok().map(|hops| hops.min(MAX_FORWARDS)),
+    }
 }
 
 /// The value of Session-ID on a leg whose other side stated `remote` (RFC 7989 6: 32 lower-case hexadecimal digits).

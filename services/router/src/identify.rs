@@ -116,6 +116,7 @@ mod tests {
             caller_id: None,
             identify_by: by.to_vec(),
             networks: networks.iter().map(|n| n.parse().unwrap()).collect(),
+            callback: None,
         })
     }
 

@@ -5,7 +5,7 @@ use crate::call::{Call, CallKey};
 use crate::core::{Core, Then, Turn};
 use crate::headers;
 use crate::io::Ask;
-use crate::leg::{Begin, Leg, LegKey};
+use crate::leg::{Begin, Leg, LegKey, SessionTimer};
 use crate::negotiate::{self, BodyError, Told};
 use contract::config::EndpointEntry;
 use contract::events::CallEventKind;
@@ -22,10 +22,28 @@ use sip::transaction::ServerId;
 use sip::uri::Uri;
 use std::collections::VecDeque;
 
-/// Hops of a call whose first request does not say (RFC 3261 8.1.1.6).
-const MAX_FORWARDS: u8 = 70;
 /// Bytes of a Call-ID or tag.
 const MAX_NAME: usize = 256;
+
+/// What an INVITE says of a new call.
+pub(crate) struct Caller<'a> {
+    pub(crate) endpoint: &'a EndpointEntry,
+    pub(crate) hop: Option<&'a Hop>,
+    pub(crate) exten: &'a str,
+    pub(crate) max_forwards: u8,
+    pub(crate) offer: Option<String>,
+    pub(crate) timer: Option<SessionTimer>,
+}
+
+/// What a new call and its first leg are called.
+pub(crate) struct Names {
+    pub(crate) id: String,
+    pub(crate) leg: String,
+    /// Our tag.
+    pub(crate) tag: String,
+    pub(crate) owner: Owner,
+    pub(crate) started_at: u64,
+}
 
 impl Core {
     /// An INVITE outside of any dialog.
@@ -53,11 +71,10 @@ impl Core {
         if looped {
             return self.reply(turn, server, 482, |r| r);
         }
-        let max_forwards = match message.max_forwards() {
-            None => MAX_FORWARDS,
-            Some(Ok(0)) => return self.reply(turn, server, 483, |r| r),
-            Some(Ok(n)) => n.min(MAX_FORWARDS),
-            Some(Err(_)) => return self.reply(turn, server, 400, |r| r),
+        let max_forwards = match headers::max_forwards(message) {
+            Some(0) => return self.reply(turn, server, 483, |r| r),
+            Some(n) => n,
+            None => return self.reply(turn, server, 400, |r| r),
         };
         let hop = (inside.service == Service::Balancer).then(|| message.other(hop::HEADER)).flatten();
         let hop = hop.and_then(|value| Hop::open(value, turn.view.keys, call_id, cseq));
@@ -86,17 +103,21 @@ impl Core {
             Ok(timer) => timer,
             Err(min) => return self.reply(turn, server, 422, |r| r.header(Name::MinSE, min.to_string())),
         };
-        let call = self.begin(turn, message, server, endpoint, hop.as_ref(), &exten, max_forwards);
-        let Some(call) = call else {
+        let id = turn.token(16);
+        let names = Names {
+            tag: turn.token(8),
+            leg: contract::leg::leg_id(&id, &turn.token(8)),
+            id,
+            owner: Owner { process: turn.view.me, epoch: 1 },
+            started_at: turn.now.unix(),
+        };
+        let caller = Caller { endpoint, hop: hop.as_ref(), exten: &exten, max_forwards, offer, timer };
+        let Some(call) = self.begin(turn, message, server, caller, names) else {
             return self.reply(turn, server, 400, |r| r);
         };
-        if let Some(leg) = self.calls.get(&call).map(|c| c.leg)
-            && let Some(leg) = self.legs.get_mut(&leg)
-        {
-            leg.said = offer;
-            leg.said_offer = leg.said.is_some();
-            leg.timer = timer;
-        }
+        self.counters.calls += 1;
+        let (from, context) = (endpoint.name.clone(), endpoint.context.clone());
+        self.call_event(turn, call, CallEventKind::Started { from, exten, context });
         self.reply(turn, server, 100, |r| r);
         match nonce {
             Some(used) => {
@@ -121,22 +142,18 @@ impl Core {
     }
 
     /// Makes the call and its first leg.
-    #[expect(clippy::too_many_arguments, reason = "all of it is what one INVITE said")]
-    fn begin(
+    pub(crate) fn begin(
         &mut self,
         turn: &mut Turn<'_>,
         message: &Message<'_>,
         server: ServerId,
-        endpoint: &EndpointEntry,
-        hop: Option<&Hop>,
-        exten: &str,
-        max_forwards: u8,
+        caller: Caller<'_>,
+        names: Names,
     ) -> Option<CallKey> {
+        let Caller { endpoint, hop, exten, max_forwards, offer, timer } = caller;
+        let Names { id, tag, leg: leg_id, owner, started_at } = names;
         let (from, call_id) = (message.from().ok()?, message.call_id().ok()?);
         let (key, leg_key) = (CallKey(self.number()), LegKey(self.number()));
-        let (id, tag) = (turn.token(16), turn.token(8));
-        let leg_id = contract::leg::leg_id(&id, &turn.token(8));
-        let owner = Owner { process: turn.view.me, epoch: 1 };
         let place = message.header(Name::RecordRoute).and_then(|_| message.values(Name::RecordRoute).next());
         let place = place.and_then(headers::place).unwrap_or_else(|| host(Service::Router, turn.view.me));
         let token = LegToken { process: turn.view.me, leg: leg_id.clone() }.seal(turn.view.keys);
@@ -163,6 +180,9 @@ impl Core {
             remote: hop.map(|h| h.flow.remote.ip()),
             server: Some(server),
             allows_update: headers::allows_update(message) == Some(true),
+            said_offer: offer.is_some(),
+            said: offer,
+            timer,
             ..Leg::new(Begin {
                 id: leg_id,
                 call: key,
@@ -192,28 +212,22 @@ impl Core {
             passed: headers::passed(message, hop.is_some_and(|h| h.trusted)),
             returned: Vec::new(),
             progress: None,
-            started_at: turn.now.unix(),
+            started_at,
             relay: None,
             refused: Vec::new(),
             leaving: None,
             heard: VecDeque::new(),
             saved: false,
             unprotected: false,
+            resumed: Vec::new(),
             paused: false,
         };
         self.dialogs.insert(names, leg_key);
         self.callers.insert(caller, leg_key);
         self.servers.insert(server, leg_key);
-        self.ids.insert(id.clone(), key);
+        self.ids.insert(id, key);
         self.legs.insert(leg_key, leg);
         self.calls.insert(key, call);
-        self.counters.calls += 1;
-        let started = CallEventKind::Started {
-            from: endpoint.name.clone(),
-            exten: exten.to_owned(),
-            context: endpoint.context.clone(),
-        };
-        self.event(turn, &id, started);
         Some(key)
     }
 

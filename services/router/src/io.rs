@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use contract::ProcessId;
+use contract::config::WebhookEntry;
 use contract::events::CallEvent;
 use contract::hop::Inside;
 use contract::location::{Aor, StoreError};
@@ -33,6 +34,14 @@ pub enum Input<'a> {
     HangUp,
     /// The call of this id is to end.
     HangUpCall(&'a str),
+    /// The bindings of this AOR may have changed.
+    Registered(&'a str),
+    /// The bindings of any AOR may have changed.
+    RegistrationsMissed,
+    /// The hold of this id: whatever is registered rings now.
+    Ring(&'a str),
+    /// The hold of this id is given up: the plan goes on.
+    GiveUp(&'a str),
     /// Nothing but time.
     Tick,
 }
@@ -100,6 +109,15 @@ pub enum Ask {
         /// The record's id.
         id: String,
     },
+    /// Tell whoever wakes phones: [`Answer::Notified`].
+    Notify {
+        /// The hold that it is about: what is told of one hold is told in order.
+        hold: String,
+        /// Who is told.
+        webhook: WebhookEntry,
+        /// JSON.
+        body: Bytes,
+    },
     /// Command a relay: [`Answer::Sdp`].
     Media {
         /// The relay.
@@ -128,6 +146,8 @@ pub enum Answer {
     Taken(Result<Vec<Stored>, StoreError>),
     /// To [`Ask::Record`]: its owner, if it is there.
     Record(Result<Option<Owner>, StoreError>),
+    /// To [`Ask::Notify`]: the status of the HTTP answer, or why there is none.
+    Notified(Result<u16, String>),
     /// To [`Ask::Media`]: the rewritten description (empty for a delete), or why the relay refused.
     Sdp(Result<String, String>),
     /// To [`Ask::Media`] too: why the relay gave no answer at all.

@@ -39,6 +39,7 @@ impl Core {
         }
         self.cancel_branches(turn, key, None, Some(&cause::reason(Cause::NORMAL)));
         self.timers.disarm(Timer::Dial(key));
+        self.leave_holds(key);
         if let Some(call) = self.calls.get_mut(&key) {
             call.dialing = None;
         }

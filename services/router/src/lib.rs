@@ -14,12 +14,14 @@ mod change;
 mod conference;
 mod connect;
 pub mod core;
+mod counters;
 mod dial;
 mod digits;
 mod driver;
 mod elsewhere;
 mod end;
 mod headers;
+mod hold;
 pub mod identify;
 mod invite;
 pub mod io;
@@ -30,7 +32,9 @@ mod moves;
 mod negotiate;
 mod plan;
 mod probe;
+mod progress;
 mod relay;
+mod resume;
 mod save;
 mod session;
 mod takeover;
@@ -38,6 +42,7 @@ mod takeover;
 mod tests;
 mod timers;
 mod views;
+mod wake;
 
 pub use crate::core::{Core, Counters, Load, View};
 pub use driver::build;
@@ -56,6 +61,8 @@ pub struct Limits {
     pub max_legs: usize,
     /// Transactions at once; more get 503.
     pub max_transactions: usize,
+    /// Callees that calls wait for at once, since they are asleep; more count as unreachable.
+    pub max_holds: usize,
     /// Contacts that one dial rings; more are left out and counted.
     pub max_branches: usize,
     /// How long a dial without a timeout of its own rings at most.
@@ -79,6 +86,7 @@ impl Default for Limits {
             max_calls: 20_000,
             max_legs: 100_000,
             max_transactions: 400_000,
+            max_holds: 20_000,
             max_branches: 16,
             ring_limit: Duration::from_secs(600),
             nonce_age: Duration::from_secs(300),
@@ -98,6 +106,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long a store or relay may take to answer before it counts as gone.
     pub ask_timeout: Duration,
+    /// How long a notification may take, with its wait for others.
+    pub notify_timeout: Duration,
     /// Questions under way at once.
     pub max_asks: usize,
     /// When drained, what is left after this is hung up.
@@ -112,6 +122,7 @@ impl Default for Config {
         Self {
             limits: Limits::default(),
             ask_timeout: Duration::from_secs(1),
+            notify_timeout: Duration::from_secs(15),
             max_asks: 65_536,
             drain_limit: Duration::from_secs(3600),
             linger: Duration::from_millis(500),

@@ -66,7 +66,7 @@ impl Core {
                 }
                 Action::Progress if !answered => self.progress(turn, key, 183, None),
                 Action::Ringing if !answered => self.progress(turn, key, 180, None),
-                Action::Dial(dialled) => return self.dial(turn, key, dialled),
+                Action::Dial(dialled) => return self.dial(turn, key, *dialled),
                 Action::Play { prompts, .. } => return self.dial_conference(turn, key, Far::Play, &play(&prompts)),
                 Action::WaitExten(limit) => return self.plan_later(turn, key, limit),
                 Action::Wait(limit) => return self.plan_later(turn, key, limit),

@@ -13,6 +13,7 @@ use serde::Serialize;
 impl Core {
     /// Saves legs, and with `all` the call and its bridge; `after` follows when all are saved or could not be.
     pub(crate) fn save(&mut self, turn: &mut Turn<'_>, key: CallKey, legs: &[LegKey], all: bool, after: AfterSave) {
+        let held = self.held_record(key);
         let Some(call) = self.calls.get_mut(&key) else { return };
         let mut records: Vec<(&'static str, String, Owner, Bytes)> = Vec::new();
         let bridge = call.bridge.and_then(|b| self.bridges.get(&b));
@@ -26,6 +27,10 @@ impl Core {
             let awaits =
                 self.legs.get(leg_key).and_then(|leg| self.legs.get(&leg.awaits_answer?)).map(|l| l.id.clone());
             let Some(leg) = self.legs.get_mut(leg_key) else { continue };
+            if held.as_ref().is_some_and(|held| held.invite.is_some()) {
+                // An unanswered caller stands in the call's record, and in no other.
+                continue;
+            }
             let record = leg.record(turn.now.unix(), bridge.map(|b| b.id.clone()), awaits);
             let Some(record) = record else { continue };
             leg.saved = true;
@@ -37,7 +42,7 @@ impl Core {
         if all {
             call.saved = true;
             let near = self.legs.get(&call.leg).map(|l| l.id.clone()).unwrap_or_default();
-            records.push(("call", call.id.clone(), call.owner, json(&call.record(near))));
+            records.push(("call", call.id.clone(), call.owner, json(&call.record(near, held))));
             if let Some(bridge) = bridge {
                 let ids = bridge.legs.iter().filter_map(|l| self.legs.get(l)).map(|l| l.id.clone()).collect();
                 records.push(("bridge", bridge.id.clone(), bridge.owner, json(&bridge.record(ids))));
@@ -76,7 +81,10 @@ impl Core {
                 tracing::info!(call = %call.id, "in the store again: protected");
             }
         }
-        self.after_save(turn, saving.after);
+        match saving.after {
+            AfterSave::Hold(call) if saving.failed && !self.caller_is_up(call) => return self.store_down(turn, call),
+            after => self.after_save(turn, after),
+        }
         if let Some(call) = saving.call.filter(|_| saving.failed && self.leaving) {
             // Nobody could take it over.
             self.go_down(turn, call);
@@ -87,6 +95,7 @@ impl Core {
         match after {
             AfterSave::AnswerCaller(call) => self.answer_caller(turn, call),
             AfterSave::AnswerChange(leg) => self.answer_change(turn, leg),
+            AfterSave::Hold(call) => self.wait_for_registration(turn, call),
             AfterSave::Nothing => {}
         }
     }

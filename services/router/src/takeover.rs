@@ -68,6 +68,8 @@ enum Held {
     Unsent(Bytes),
     HangUp,
     HangUpCall(String),
+    Ring(String),
+    GiveUp(String),
 }
 
 /// What is known of owners and of our own standing.
@@ -144,9 +146,12 @@ impl Core {
                 _ => held.push_back(Held::Answered(id, answer)),
             },
             Input::HangUp => held.push_back(Held::HangUp),
-            Input::Tick => {}
+            // What registers meanwhile is found when bindings are read again.
+            Input::Tick | Input::Registered(_) | Input::RegistrationsMissed => {}
             _ if held.len() >= HELD => self.counters.overflow += 1,
             Input::HangUpCall(id) => held.push_back(Held::HangUpCall(id.to_owned())),
+            Input::Ring(id) => held.push_back(Held::Ring(id.to_owned())),
+            Input::GiveUp(id) => held.push_back(Held::GiveUp(id.to_owned())),
             Input::Message(inside) => held.push_back(Held::Message(inside.clone())),
             Input::Media { relay, event } => held.push_back(Held::Media(relay, event.clone())),
             Input::Unsent(bytes) => held.push_back(Held::Unsent(bytes.clone())),
@@ -169,6 +174,8 @@ impl Core {
                 Held::Unsent(bytes) => self.act(turn, Input::Unsent(&bytes)),
                 Held::HangUp => self.act(turn, Input::HangUp),
                 Held::HangUpCall(id) => self.act(turn, Input::HangUpCall(&id)),
+                Held::Ring(id) => self.act(turn, Input::Ring(&id)),
+                Held::GiveUp(id) => self.act(turn, Input::GiveUp(&id)),
             }
         }
         self.look(turn, true);
@@ -319,6 +326,7 @@ impl Core {
     pub(crate) fn lose(&mut self, turn: &mut Turn<'_>, key: CallKey) {
         let winner = self.calls.get(&key).and_then(|call| call.dialing.as_ref()?.winner);
         self.cancel_branches(turn, key, winner, Some(&cause::reason(Cause::NORMAL)));
+        self.leave_holds(key);
         let Some(call) = self.calls.remove(&key) else { return };
         tracing::warn!(call = %call.id, "taken by another router: dropped");
         self.counters.lost += 1;

@@ -15,6 +15,10 @@ pub(crate) enum Timer {
     Plan(CallKey),
     /// The caller is told again that it rings (RFC 3261 13.3.1.1).
     Progress(CallKey),
+    /// The endpoints that it waits for are looked up again, or it has waited for too long.
+    Hold(CallKey),
+    /// Whoever wakes phones is told again what it did not take.
+    Notice(u64),
     /// Our 2xx to an INVITE is sent again, or given up (RFC 3261 13.3.1.4).
     Resend(LegKey),
     /// A session is to be refreshed, or has expired (RFC 4028 10).
@@ -37,8 +41,15 @@ pub(crate) enum Timer {
 
 impl Timer {
     /// Those of a call.
-    pub(crate) fn of_call(call: CallKey) -> [Self; 5] {
-        [Self::Dial(call), Self::Plan(call), Self::Progress(call), Self::Move(call), Self::Leave(call)]
+    pub(crate) fn of_call(call: CallKey) -> [Self; 6] {
+        [
+            Self::Dial(call),
+            Self::Plan(call),
+            Self::Progress(call),
+            Self::Hold(call),
+            Self::Move(call),
+            Self::Leave(call),
+        ]
     }
 
     /// Those of a leg.
@@ -72,6 +83,13 @@ impl Timers {
     /// True while it is set.
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
         self.by_name.contains_key(&timer)
+    }
+
+    /// Moves a timer to this instant, unless it is due later.
+    pub(crate) fn extend(&mut self, timer: Timer, at: Duration) {
+        if self.by_name.get(&timer).is_none_or(|due| *due < at) {
+            self.arm(timer, at);
+        }
     }
 
     /// When the first is due.

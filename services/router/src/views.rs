@@ -2,6 +2,7 @@
 
 use crate::call::{Call, CallKey};
 use crate::core::{Core, Turn};
+use crate::hold::Hold;
 use crate::leg::{Leg, Phase};
 use contract::events::CallEventKind;
 use contract::records::Direction;
@@ -11,6 +12,25 @@ impl Core {
     /// All calls as JSON, oldest first.
     pub fn view(&self) -> Value {
         self.calls.values().map(|call| self.view_call(call)).collect()
+    }
+
+    /// All holds as JSON, those of the oldest call first.
+    pub fn view_holds(&self) -> Value {
+        let held = self.calls.values().filter_map(|call| Some((call, call.dialing.as_ref()?)));
+        let view = |(call, hold): (&Call, &Hold)| {
+            json!({
+                "id": hold.id,
+                "call": call.id,
+                "endpoint": hold.endpoint,
+                "from": call.walk.caller().number,
+                "exten": call.walk.exten(),
+                "since": hold.since,
+                "until": hold.until_unix,
+                "told": hold.told,
+                "woken": hold.woken,
+            })
+        };
+        held.flat_map(|(call, dialing)| dialing.holds.iter().map(move |hold| (call, hold))).map(view).collect()
     }
 
     /// Whether there is a call of this id.

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use contract::config::{
-    Algorithm, AorEntry, Auth, BalancerEntry, ConferenceEntry, Destination, DispatcherEntry, EndpointEntry, IdentifyBy,
-    MediaEntry, PbxEntry, Probe, RegistrarEntry, RouterEntry,
+    Algorithm, AorEntry, Auth, BalancerEntry, CallbackEntry, ConferenceEntry, Destination, DispatcherEntry,
+    EndpointEntry, IdentifyBy, MediaEntry, PbxEntry, Probe, RegistrarEntry, RouterEntry, Secret, WebhookEntry,
 };
 use dialplan::Pattern;
 use ipnet::IpNet;
@@ -129,6 +129,7 @@ impl Work {
         self.references.push((Ref::Context(spec.context.clone()), "spec.context".into()));
         let auth = spec.auth.as_ref().and_then(|auth| self.auth(auth, secrets, realm));
         let networks = spec.identify.as_ref().map(|identify| self.networks(&identify.networks)).unwrap_or_default();
+        let callback = spec.callback.as_ref().and_then(|callback| self.callback(callback, secrets));
         let trunk = spec
             .trust_id_inbound
             .then(|| BalancerEntry::Trunk { name: name.clone(), networks: networks.clone() }.into());
@@ -158,27 +159,47 @@ impl Work {
                 })
                 .collect(),
             networks,
+            callback,
         });
         Some(Entries { balancer: trunk, registrar, router: Some(router.into()), ..Entries::default() })
     }
 
     fn auth(&mut self, auth: &crate::Auth, secrets: &Secrets, realm: &str) -> Option<Auth> {
         self.claims.insert(Claim::Username(auth.username.clone()), "spec.auth.username".into());
-        let at = &auth.password_secret_ref;
-        self.references.push((Ref::Secret(at.name.clone()), "spec.auth.passwordSecretRef.name".into()));
+        let password = self.secret(&auth.password_secret_ref, "spec.auth.passwordSecretRef", "password", secrets)?;
+        Some(Auth { username: auth.username.clone(), ha1: ha1(&auth.username, realm, password) })
+    }
+
+    /// What stands under a key of a Secret; `what` it is.
+    fn secret<'s>(&mut self, at: &crate::SecretRef, path: &str, what: &str, secrets: &'s Secrets) -> Option<&'s [u8]> {
+        self.references.push((Ref::Secret(at.name.clone()), format!("{path}.name")));
         let Some(secret) = secrets.get(&at.name) else {
             let message = format!("there is no Secret {:?}: write one with the key {:?}", at.name, at.key);
-            self.found("spec.auth.passwordSecretRef.name", Reason::SecretNotFound, message);
+            self.found(format!("{path}.name"), Reason::SecretNotFound, message);
             return None;
         };
-        let Some(password) = secret.get(&at.key).map(SecretValue::password).filter(|password| !password.is_empty())
-        else {
+        let value = secret.get(&at.key).map(SecretValue::password).filter(|value| !value.is_empty());
+        if value.is_none() {
             let message =
-                format!("the Secret {:?} has nothing under the key {:?}: put the password there", at.name, at.key);
-            self.found("spec.auth.passwordSecretRef.key", Reason::SecretKeyNotFound, message);
+                format!("the Secret {:?} has nothing under the key {:?}: put the {what} there", at.name, at.key);
+            self.found(format!("{path}.key"), Reason::SecretKeyNotFound, message);
+        }
+        value
+    }
+
+    fn callback(&mut self, callback: &crate::Callback, secrets: &Secrets) -> Option<CallbackEntry> {
+        let at = "spec.callback.webhook.secretRef";
+        let key = self.secret(&callback.webhook.secret_ref, at, "key", secrets)?;
+        let Ok(key) = std::str::from_utf8(key) else {
+            let message = "the key is no text: write printable characters, such as those of `openssl rand -hex 32`";
+            self.found(format!("{at}.key"), Reason::InvalidValue, message);
             return None;
         };
-        Some(Auth { username: auth.username.clone(), ha1: ha1(&auth.username, realm, password) })
+        Some(CallbackEntry {
+            hold_time: u32::try_from(callback.hold_time.get().as_secs()).unwrap_or(u32::MAX),
+            always: callback.wake == crate::Wake::Always,
+            webhook: WebhookEntry { url: callback.webhook.url.clone(), secret: Secret::new(key) },
+        })
     }
 
     fn networks(&mut self, texts: &[String]) -> Vec<IpNet> {

@@ -19,6 +19,7 @@ fn endpoint(name: &str, username: &str, context: &str, secret: &str) -> Resource
         identify: None,
         identify_by: vec![crate::IdentifyBy::Username],
         trust_id_inbound: false,
+        callback: None,
     };
     Resource { name: name.into(), generation: 1, created: None, spec: Arc::new(Spec::Endpoint(spec)) }
 }

@@ -82,7 +82,9 @@ fn at(base: &Value, index: &Value) -> Evaluated {
 }
 
 fn binary(operator: Operator, left: Value, right: Value) -> Evaluated {
-    use Operator::{Add, Divide, Equal, In, Less, LessOrEqual, More, MoreOrEqual, Multiply, Remainder, Subtract, Unequal};
+    use Operator::{
+        Add, Divide, Equal, In, Less, LessOrEqual, More, MoreOrEqual, Multiply, Remainder, Subtract, Unequal,
+    };
     let wrong = |left: &Value, right: &Value| Err(format!("{} does not go with {}", left.kind(), right.kind()));
     match (operator, left, right) {
         (Equal, left, right) => Ok(Value::Bool(left == right)),

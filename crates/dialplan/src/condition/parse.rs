@@ -103,7 +103,8 @@ fn tokens(text: &str) -> Parsed<Vec<(usize, Token)>> {
             length
         } else if c.is_ascii_digit() {
             let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '.').unwrap_or(rest.len());
-            let number = rest[..length].parse().map_err(|_| (at, format!("{:?} is no whole number", &rest[..length])))?;
+            let number =
+                rest[..length].parse().map_err(|_| (at, format!("{:?} is no whole number", &rest[..length])))?;
             tokens.push((at, Token::Int(number)));
             length
         } else if c.is_ascii_alphabetic() || c == '_' {
@@ -147,7 +148,9 @@ fn text_token(rest: &str, raw: bool) -> Result<(String, usize), &'static str> {
             Some('n') => '\n',
             Some('r') => '\r',
             Some('t') => '\t',
-            _ => return Err("of the escapes only \\\\ \\' \\\" \\n \\r \\t are supported; r'...' takes all as written"),
+            _ => {
+                return Err("of the escapes only \\\\ \\' \\\" \\n \\r \\t are supported; r'...' takes all as written");
+            }
         });
     }
     Err("a text without its closing quote")

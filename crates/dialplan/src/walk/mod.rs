@@ -86,7 +86,7 @@ pub enum Action {
     /// Tell it that it rings, if it is not answered.
     Ringing,
     /// Ring these and bridge the first that answers.
-    Dial(Dialled),
+    Dial(Box<Dialled>),
     /// Play these; with `digits`, digits of an extension are taken meanwhile.
     Play {
         /// What.
@@ -208,7 +208,7 @@ impl Walk {
     /// none of these.
     pub fn enter(&mut self, digits: &str, facts: &Facts<'_>) -> bool {
         match digits {
-            "" => self.to_special("t", facts),
+            "" => self.special("t", facts),
             digits => self.go(None, Some(digits), 0, facts) || self.invalid(digits, facts),
         }
     }
@@ -217,15 +217,15 @@ impl Walk {
     pub fn hang_up(&mut self, facts: &Facts<'_>) -> bool {
         let first = !std::mem::replace(&mut self.over, true);
         self.stack.clear();
-        first && self.here.is_some() && self.to_special("h", facts)
+        first && self.here.is_some() && self.special("h", facts)
     }
 
     fn invalid(&mut self, exten: &str, facts: &Facts<'_>) -> bool {
         self.set("INVALID_EXTEN", exten);
-        self.to_special("i", facts)
+        self.special("i", facts)
     }
 
-    fn to_special(&mut self, exten: &str, facts: &Facts<'_>) -> bool {
+    fn special(&mut self, exten: &str, facts: &Facts<'_>) -> bool {
         self.go(None, Some(exten), 0, facts)
     }
 

@@ -69,7 +69,7 @@ impl Walk {
             Step::Answer {} => Action::Answer,
             Step::Progress {} => Action::Progress,
             Step::Ringing {} => Action::Ringing,
-            Step::Dial(dial) => Action::Dial(self.dialled(dial, facts)?),
+            Step::Dial(dial) => Action::Dial(Box::new(self.dialled(dial, facts)?)),
             Step::Hangup { cause } => Action::End(*cause),
             Step::Busy {} => Action::End(Some(Cause::BUSY)),
             Step::Congestion {} => Action::End(Some(Cause::CONGESTION)),

@@ -276,7 +276,6 @@ fn special_extensions() {
     let mut world = world;
     world.outcome = Some((DialStatus::Busy, Cause::BUSY));
     world.ended = Some(Cause::NORMAL);
-    let mut walk = walk;
     assert!(world.facts(|facts| walk.hang_up(facts)));
     let (logged, taken) = world.run(&mut walk);
     assert_eq!((logged, taken.action), (vec!["h 16".to_owned(), "still".to_owned()], Action::End(None)));

@@ -55,8 +55,8 @@ pub trait Store: Send + Sync + 'static {
     /// Follows changes of AORs. Subscribe first, then read.
     fn hints(&self) -> broadcast::Receiver<AorHint>;
 
-    /// At most `limit` AORs that have a binding past expiry, the longest expired first. What is due stays in this list
-    /// until a swap removes the expired bindings.
+    /// At most `limit` AORs that have a binding past [`Binding::due_at`], the longest due first. What is due stays in this
+    /// list until a swap removes it, or remembers the expired.
     fn expired(&self, now_unix: u64, limit: usize) -> Pending<'_, Vec<String>>;
 
     /// Notes the use of a nonce with this count: true if `nc` is higher than any used before with it (RFC 7616 3.4).
@@ -105,7 +105,7 @@ pub trait Store: Send + Sync + 'static {
 
 /// When the first of these bindings expires.
 fn first_expiry(bindings: &[Binding]) -> Option<u64> {
-    bindings.iter().map(|b| b.expires_at).min()
+    bindings.iter().map(Binding::due_at).min()
 }
 
 /// True if `owner` may write where `standing` stands.

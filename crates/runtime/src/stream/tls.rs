@@ -172,7 +172,7 @@ pub fn client(authorities: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
 }
 
 /// One provider for all TLS here.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 

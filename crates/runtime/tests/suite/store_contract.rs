@@ -30,6 +30,8 @@ pub(crate) fn binding(contact: &str, expires_at: u64) -> Binding {
         reg_id: Some(1),
         q: 500,
         user_agent: Some("Gerät \"1\"".into()),
+        push: None,
+        forget_at: None,
     }
 }
 
@@ -172,6 +174,11 @@ async fn the_expiry_index_follows_the_first_expiry(store: Arc<dyn Store>) {
     store.swap("b", revisions[1], vec![], NOW).await.unwrap();
     assert_eq!(due(50, 10).await, ["c"]);
     assert_eq!(due(60, 10).await, ["c", "a"]);
+    // Expired and remembered: due when it is forgotten.
+    let remembered = Binding { forget_at: Some(NOW + 100), ..binding("sip:1@x", NOW + 15) };
+    store.swap("c", revisions[2], vec![remembered], NOW).await.unwrap();
+    assert_eq!(due(99, 10).await, ["a"]);
+    assert_eq!(due(100, 10).await, ["a", "c"]);
 }
 
 async fn a_nonce_count_is_used_once_and_rises(store: Arc<dyn Store>) {

@@ -161,6 +161,7 @@ fn endpoint(n: u32, context: &str) -> (String, Arc<RouterEntry>) {
         caller_id: Some(format!("\"Somebody\" <{name}>")),
         identify_by: vec![IdentifyBy::Username, IdentifyBy::AuthUsername],
         networks: vec!["10.0.0.0/8".parse().unwrap(), "192.168.0.0/16".parse().unwrap()],
+        callback: None,
     });
     (format!("PbxEndpoint/{name}"), Arc::new(entry))
 }
@@ -321,6 +322,7 @@ fn secret() -> RouterEntry {
         caller_id: None,
         identify_by: vec![IdentifyBy::Username],
         networks: Vec::new(),
+        callback: None,
     })
 }
 

@@ -495,6 +495,13 @@ impl<H: Clone + PartialEq> Transactions<H> {
         self.client(id).map(|c| &c.to)
     }
 
+    /// Sends what follows to this request, CANCEL and the ACK of a failure, elsewhere: to who goes on with it.
+    pub fn set_client_hop(&mut self, id: ClientId, hop: H) {
+        if let Some(Entry::Client(client)) = self.table.get_mut(id.0) {
+            client.to = hop;
+        }
+    }
+
     /// How many transactions are in the table.
     pub fn len(&self) -> usize {
         self.table.len()

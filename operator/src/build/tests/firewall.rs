@@ -131,6 +131,10 @@ fn udp() -> Vec<Port> {
     ports().into_iter().filter(|(protocol, _)| *protocol == "UDP").collect()
 }
 
+fn tcp() -> Vec<Port> {
+    ports().into_iter().filter(|(protocol, _)| *protocol == "TCP").collect()
+}
+
 const OURS: [&str; 5] = ["balancer", "registrar", "router", "media", "conference"];
 /// Those who are bound by no policy of ours.
 const OTHERS: [&str; 9] =
@@ -223,13 +227,16 @@ fn pods_with_addresses_of_their_own() {
             (&OTHERS, &["balancer"], sip.clone()),
             (&["balancer"], &["balancer"], sip),
             (&["media"], &["balancer"], vec![("UDP", 5060)]),
+            (&["router"], &["balancer"], vec![("TCP", 5060)]),
             (&from_pods, &OURS, vec![METRICS]),
+            (&["router"], &OURS, vec![METRICS]),
             // What all need.
             (&OURS, &OTHERS, [DNS.to_vec(), vec![STORE]].concat()),
             (&OURS, &["operator"], vec![STREAM]),
-            // The ways out: to phones and destinations, wherever.
+            // The ways out: to phones and destinations, and to webhooks, wherever.
             (&["balancer"], &OTHERS, balancer_may),
             (&["media"], &OTHERS, udp()),
+            (&["router"], &OTHERS, tcp()),
         ],
     );
     assert_eq!(all.len(), places(&installation(node_port())).len());
@@ -246,11 +253,14 @@ fn balancers_and_relays_on_their_nodes() {
             (&["router"], &["router", "conference"], vec![HOPS]),
             (&["conference"], &["router"], vec![HOPS]),
             // The kernel picks the ports of processes on nodes.
-            (&["registrar", "router"], &hosts, ports().into_iter().filter(|(p, _)| *p == "TCP").collect()),
+            (&["registrar", "router"], &hosts, tcp()),
             (&["router"], &hosts, udp()),
             (&["conference"], &hosts, RTP.to_vec()),
             (&hosts, &["conference"], udp()),
             (&PODS, &["registrar", "router", "conference"], vec![METRICS]),
+            (&["router"], &["registrar", "router", "conference"], vec![METRICS]),
+            // Webhooks are anywhere.
+            (&["router"], &OTHERS, tcp()),
             (&["registrar", "router", "conference"], &OTHERS, [DNS.to_vec(), vec![STORE]].concat()),
             (&["registrar", "router", "conference"], &["balancer", "media"], [DNS.to_vec(), vec![STORE]].concat()),
             (&["registrar", "router", "conference"], &["operator"], vec![STREAM]),

@@ -68,6 +68,8 @@ pub(super) struct Context {
     pub(super) cancelled: bool,
     /// This is a copy of a request that another replica owns.
     pub(super) owner: Option<Owner>,
+    /// The router that has it holds the caller: should that go, another one goes on with it.
+    pub(super) held: bool,
     /// Reason values of its CANCEL (RFC 3326).
     pub(super) reasons: Vec<String>,
     patience: Option<Duration>,
@@ -87,6 +89,7 @@ impl Context {
             answered: false,
             cancelled: false,
             owner: None,
+            held: false,
             reasons: Vec::new(),
             patience: None,
         }
@@ -117,6 +120,8 @@ pub(super) struct Contexts {
     patience: BTreeSet<(Duration, u64)>,
     /// How many have no final answer.
     open: usize,
+    /// Those that are held, by a router that is gone.
+    orphans: BTreeSet<u64>,
     last: u64,
 }
 
@@ -140,7 +145,10 @@ impl Contexts {
         {
             self.open -= 1;
         }
-        self.set_patience(number, None);
+        // A router may still go on with what its caller has cancelled, and is waited for all the same.
+        if !self.is_orphan(number) {
+            self.set_patience(number, None);
+        }
     }
 
     /// Requests without a final answer.
@@ -154,9 +162,9 @@ impl Contexts {
 
     /// Ends the context of a server transaction.
     pub(super) fn remove(&mut self, server: ServerId) {
-        if let Some(number) = self.by_server.remove(&server)
-            && let Some(context) = self.all.remove(&number)
-        {
+        let Some(number) = self.by_server.remove(&server) else { return };
+        self.orphans.remove(&number);
+        if let Some(context) = self.all.remove(&number) {
             self.open -= usize::from(!context.answered);
             if let Some(at) = context.patience {
                 self.patience.remove(&(at, number));
@@ -180,6 +188,31 @@ impl Contexts {
     /// Numbers of contexts for which this holds.
     pub(super) fn numbers(&self, holds: impl Fn(&Context) -> bool) -> Vec<u64> {
         self.all.iter().filter(|(_, c)| holds(c)).map(|(n, _)| *n).collect()
+    }
+
+    /// The router that held this request is gone: another one has until then to go on with it.
+    pub(super) fn orphan(&mut self, number: u64, until: Duration) {
+        self.orphans.insert(number);
+        self.set_patience(number, Some(until));
+    }
+
+    /// True if a request waits for a router to go on with it.
+    pub(super) fn is_orphan(&self, number: u64) -> bool {
+        self.orphans.contains(&number)
+    }
+
+    /// True if any does.
+    pub(super) fn has_orphans(&self) -> bool {
+        !self.orphans.is_empty()
+    }
+
+    /// It waits no more; false if it did not.
+    pub(super) fn unorphan(&mut self, number: u64) -> bool {
+        let waited = self.orphans.remove(&number);
+        if waited {
+            self.set_patience(number, None);
+        }
+        waited
     }
 
     /// Sets or clears the time at which a context's next destination is tried.

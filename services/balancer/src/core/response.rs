@@ -51,6 +51,10 @@ impl Core {
     }
 
     fn deliver(&mut self, turn: &mut Turn<'_>, message: &Message<'_>, bytes: &Bytes, source: Hop) {
+        // Before its ACK leaves.
+        if self.contexts.has_orphans() && matches!(source, Hop::Inside(_)) {
+            self.gone_on_with(message, source);
+        }
         match self.transactions.receive(message, bytes, source, source.is_reliable(), turn.now.mono) {
             Received::Response(client) => match self.clients.get(&client).cloned() {
                 Some(Use::Forward { context, .. }) => self.branch_answered(turn, context, client, message, source),
@@ -69,6 +73,19 @@ impl Core {
         }
     }
 
+    /// A router answers a request whose own is gone: CANCEL and ACK go there from now on.
+    fn gone_on_with(&mut self, message: &Message<'_>, source: Hop) {
+        let Some(client) = self.transactions.client_of(message) else { return };
+        let Some(Use::Forward { context: number, .. }) = self.clients.get(&client) else { return };
+        let number = *number;
+        if self.contexts.unorphan(number)
+            && let Some(branch) = self.contexts.get_mut(number).and_then(|context| context.branch(client))
+        {
+            branch.to = source;
+            self.transactions.set_client_hop(client, source);
+        }
+    }
+
     /// A response of one branch of a request.
     fn branch_answered(
         &mut self,
@@ -81,6 +98,7 @@ impl Core {
         let status = message.status().unwrap_or_default();
         let Some(context) = self.contexts.get_mut(number) else { return };
         let (answered, cancelled) = (context.answered(), context.cancelled);
+        context.held |= status < 200 && matches!(source, Hop::Inside(_)) && message.other(hop::HELD).is_some();
         let Some(branch) = context.branch(client) else { return };
         let abandoned = branch.abandoned;
         if status < 200 {
@@ -185,6 +203,10 @@ impl Core {
         context.cancelled = true;
         context.reasons = cancel.headers(Name::Reason).take(4).map(str::to_owned).collect();
         let server = context.server;
+        if self.contexts.is_orphan(number) {
+            // Nobody is there to be told. Whoever goes on with it is told as soon as it answers.
+            return self.answer(turn, server, &Refusal::plain(487));
+        }
         self.contexts.set_patience(number, None);
         self.cancel_rest(turn, number);
         let over = self.contexts.get_mut(number).is_some_and(|c| c.branches.iter().all(|b| b.done));

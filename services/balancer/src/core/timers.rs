@@ -8,6 +8,10 @@ use crate::via;
 use sip::build;
 use sip::transaction::{ClientId, Output as Done};
 use sip::{Message, Method, Name};
+use std::time::Duration;
+
+/// A router that goes on with the calls of one that is gone has answered within this.
+const SUCCESSION: Duration = Duration::from_secs(10);
 
 impl Core {
     /// Does all that is due now.
@@ -35,6 +39,10 @@ impl Core {
                 }
             }
             if let Some(number) = self.contexts.impatient(turn.now.mono) {
+                if self.contexts.unorphan(number) {
+                    self.give_up(turn, number, |_| true);
+                    continue;
+                }
                 let may_move = self.contexts.get_mut(number).is_some_and(|c| c.may_move());
                 if may_move && self.has_next(turn, number) {
                     self.next(turn, number);
@@ -86,11 +94,21 @@ impl Core {
         let gone = |to: Hop| matches!(to, Hop::Inside(p) if lost.contains(&p));
         let waiting = self.contexts.numbers(|c| c.branches.iter().any(|b| !b.done && gone(b.to)));
         for number in waiting {
-            let Some(context) = self.contexts.get_mut(number) else { continue };
-            let clients: Vec<_> = context.branches.iter().filter(|b| !b.done && gone(b.to)).map(|b| b.client).collect();
-            for client in clients {
-                self.client_failed(turn, client);
+            let held = self.contexts.get_mut(number).is_some_and(|c| c.held && !c.answered() && !c.cancelled);
+            if held {
+                self.contexts.orphan(number, turn.now.mono + SUCCESSION);
+            } else {
+                self.give_up(turn, number, gone);
             }
+        }
+    }
+
+    /// The branches of a request that went to these hops have failed.
+    fn give_up(&mut self, turn: &mut Turn<'_>, number: u64, gone: impl Fn(Hop) -> bool) {
+        let Some(context) = self.contexts.get_mut(number) else { return };
+        let clients: Vec<_> = context.branches.iter().filter(|b| !b.done && gone(b.to)).map(|b| b.client).collect();
+        for client in clients {
+            self.client_failed(turn, client);
         }
     }
 

@@ -73,6 +73,59 @@ fn an_early_dialog_does_not_move() {
     assert_eq!((statuses(&out), to_inside(&out).len()), (vec![503], 0));
 }
 
+/// An INVITE that a router holds, and the router is gone: the other router, the INVITE as it went inside.
+fn orphaned() -> (Rig, ProcessId, bytes::Bytes) {
+    let mut rig = Rig::plain();
+    rig.handle(Input::Changed);
+    let (first, bytes) = to_inside(&rig.outside(udp(PHONE), &invite("a"))).remove(0);
+    let held = answer(&bytes, 180, &[]);
+    let held = String::from_utf8(held.to_vec()).unwrap().replace("\r\n\r\n", "\r\nX-KubePBX-Held: yes\r\n\r\n");
+    let out = rig.inside(first, held);
+    assert_eq!(statuses(&out), [180]);
+    assert!(!String::from_utf8_lossy(&to_outside(&out)[0].1).contains("X-KubePBX"));
+    let out = rig.set_peers(first);
+    assert_eq!((statuses(&out), to_inside(&out).len()), (vec![], 0), "another router is waited for");
+    (rig, if first == ROUTER { ROUTER2 } else { ROUTER }, bytes)
+}
+
+#[test]
+fn what_a_router_held_that_is_gone_goes_on_at_the_one_that_answers() {
+    for cancel in [false, true] {
+        let (mut rig, heir, bytes) = orphaned();
+        assert_eq!(statuses(&rig.inside(heir, answer(&bytes, 180, &[]))), [180]);
+        if !cancel {
+            // The failure's ACK is for who gave it.
+            let out = rig.inside(heir, answer(&bytes, 480, &[]));
+            assert_eq!(statuses(&out), [480]);
+            let (to, ack) = to_inside(&out).remove(0);
+            assert_eq!((to, Message::parse(&ack).unwrap().method()), (heir, Some(Method::Ack)));
+            continue;
+        }
+        let out = rig.outside(udp(PHONE), &request("CANCEL", "sip:8006@127.0.0.1", "a", ""));
+        let (to, cancel) = to_inside(&out).remove(0);
+        assert_eq!((to, Message::parse(&cancel).unwrap().method()), (heir, Some(Method::Cancel)));
+        assert_eq!(statuses(&rig.inside(heir, answer(&bytes, 487, &[]))), [487]);
+    }
+}
+
+#[test]
+fn who_cancels_while_nobody_has_its_call_is_answered_and_whoever_goes_on_is_told() {
+    let (mut rig, heir, bytes) = orphaned();
+    let out = rig.outside(udp(PHONE), &request("CANCEL", "sip:8006@127.0.0.1", "a", ""));
+    assert_eq!((statuses(&out), to_inside(&out).len()), (vec![200, 487], 0));
+    let out = rig.inside(heir, answer(&bytes, 180, &[]));
+    let (to, cancel) = to_inside(&out).remove(0);
+    assert_eq!((to, Message::parse(&cancel).unwrap().method()), (heir, Some(Method::Cancel)));
+    assert_eq!(statuses(&out), [0u16; 0]);
+}
+
+#[test]
+fn what_nobody_goes_on_with_is_answered_503() {
+    let (mut rig, _, _) = orphaned();
+    rig.pass(Duration::from_secs(9));
+    assert_eq!(statuses(&rig.pass(Duration::from_secs(1))), [503]);
+}
+
 #[test]
 fn flows_that_cannot_be_sent_on_fail() {
     let gone = |transport, process, connection, local: &str| Flow {

@@ -82,6 +82,8 @@ impl Pbx {
             reg_id: None,
             q: 1000,
             user_agent: None,
+            push: None,
+            forget_at: None,
         };
         env.store.swap("8006", 0, vec![binding], 1).await.unwrap();
         Self { lab, env, running, balancer, media, relay, router: ROUTER, got: Vec::new() }

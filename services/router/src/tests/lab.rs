@@ -60,6 +60,7 @@ pub(crate) fn endpoint(name: &str, codecs: &[&str]) -> EndpointEntry {
         caller_id: None,
         identify_by: vec![IdentifyBy::Username, IdentifyBy::Ip],
         networks: vec![],
+        callback: None,
     }
 }
 
@@ -116,6 +117,9 @@ pub(crate) struct Lab {
     pub(crate) full: BTreeSet<ProcessId>,
     /// Owners that relays were told of.
     pub(crate) claims: Vec<(ProcessId, String)>,
+    /// What whoever wakes phones was told, and what it answers.
+    pub(crate) notices: Vec<serde_json::Value>,
+    pub(crate) receiver: Result<u16, String>,
     /// Questions that match are held until released.
     pub(crate) hold: Option<fn(&Ask) -> bool>,
     pub(crate) held: VecDeque<(Option<AskId>, Ask)>,
@@ -185,6 +189,8 @@ impl Lab {
             silent: BTreeSet::new(),
             full: BTreeSet::new(),
             claims: Vec::new(),
+            notices: Vec::new(),
+            receiver: Ok(204),
             hold: None,
             held: VecDeque::new(),
             next_port: 40_000,
@@ -231,6 +237,8 @@ impl Lab {
             reg_id: None,
             q: 1000,
             user_agent: None,
+            push: None,
+            forget_at: None,
         };
         let aor = self.aors.entry(name.into()).or_default();
         aor.revision += 1;
@@ -240,6 +248,11 @@ impl Lab {
     // --- the core's world ---
 
     pub(crate) fn input(&mut self, input: Input<'_>) {
+        self.handle(input);
+        self.settle();
+    }
+
+    fn handle(&mut self, input: Input<'_>) {
         let view = View {
             directory: &self.directory,
             peers: &self.peers,
@@ -248,7 +261,6 @@ impl Lab {
             draining: self.draining,
         };
         self.core.handle(&view, input, self.now, &mut self.rng);
-        self.settle();
     }
 
     fn settle(&mut self) {
@@ -265,7 +277,7 @@ impl Lab {
     fn serve(&mut self, id: Option<AskId>, ask: Ask) {
         let answer = self.perform(ask);
         if let Some(id) = id {
-            self.input(Input::Answered(id, answer));
+            self.handle(Input::Answered(id, answer));
         }
     }
 
@@ -273,6 +285,7 @@ impl Lab {
         self.hold = None;
         while let Some((id, ask)) = self.held.pop_front() {
             self.serve(id, ask);
+            self.settle();
         }
     }
 
@@ -315,6 +328,15 @@ impl Lab {
             Ask::Take { records, to } => Answer::Taken(self.take_records(&records, to)),
             Ask::Record { .. } if self.store_down => Answer::Record(Err(down())),
             Ask::Record { kind, id } => Answer::Record(Ok(self.owners.get(&(kind.into(), id)).copied())),
+            Ask::Notify { webhook, body, hold } => {
+                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                assert_eq!(
+                    (body["id"].as_str(), webhook.url.as_str()),
+                    (Some(hold.as_str()), "http://127.0.0.1:9/wake")
+                );
+                self.notices.push(body);
+                Answer::Notified(self.receiver.clone())
+            }
             Ask::Media { relay, .. } if self.silent.contains(&relay) => Answer::NoRelay("no answer".into()),
             Ask::Media { relay, command } => Answer::Sdp(self.media(relay, &command)),
         }

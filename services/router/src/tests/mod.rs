@@ -4,6 +4,7 @@ mod acks;
 mod answers;
 mod astray;
 mod basic;
+mod callback;
 mod changes;
 mod driver;
 mod fleet;

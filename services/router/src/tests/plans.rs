@@ -317,8 +317,7 @@ fn an_endless_loop_ends_with_its_reason() {
 
 #[test]
 fn a_menu_and_a_limit_go_on_at_another_router() {
-    let mut menu = vec![set("LANG", "de"), background("menu")];
-    menu.push(Step::WaitExten { timeout: None });
+    let menu = vec![set("LANG", "de"), background("menu"), Step::WaitExten { timeout: None }];
     let mut lab = Lab::plan(steps(&[("100", menu), ("5", vec![log("five ${LANG}"), Step::Echo {}])])).fleet(&[HEIR]);
     let mut a = lab.call("8005", "100");
     answered(&mut lab, &mut a, "m");
