@@ -8,7 +8,7 @@ CARGO ?= cargo
 # What each stage took is printed, so that a slow one is seen when it becomes slow.
 stage = @stage() { local from=$$SECONDS; echo "== $$1"; shift; "$$@" || exit $$?; echo "== took $$((SECONDS - from)) s"; }; stage
 
-.PHONY: help tools check fmt clippy arrows generated test unit e2e-serve bench bench-cluster fuzz generate images e2e
+.PHONY: help tools check fmt clippy arrows generated test unit e2e-serve bench bench-cluster bench-conference fuzz generate images e2e
 .PHONY: cluster-tools cluster-up cluster-check cluster-crash cluster-down
 
 help: ## This list
@@ -62,6 +62,9 @@ bench: ## Benchmarks, each as a ratio to a floor in the same run
 	$(stage) "wire path" $(CARGO) bench --locked -p sip --bench wire
 	$(stage) "relay" $(CARGO) bench --locked -p media --bench relay
 	$(stage) "compiler" $(CARGO) bench --locked -p api --bench compile
+
+bench-conference: ## Rooms of 3 and of 50, all sending: what a leg's 20 ms cost, beside decode + sum + encode
+	$(stage) "rooms" $(CARGO) bench --locked --workspace --bench rooms
 
 bench-cluster: cluster-up images ## What a change costs on a real Kubernetes, beside a bare watcher; 1,000 and 10,000 endpoints
 	$(stage) "a cluster's figures" $(CARGO) test --release --locked --workspace --test bench-cluster

@@ -53,6 +53,9 @@ pub struct ServeArgs {
     /// Folder of WAV files for playback; the first folder served by default
     #[arg(long)]
     sounds: Option<PathBuf>,
+    /// Folder that recordings of rooms are written to
+    #[arg(long, value_name = "DIR", default_value = "recordings")]
+    recordings: PathBuf,
     /// Seconds that calls have to end by themselves after SIGTERM
     #[arg(long, default_value_t = 30)]
     drain: u64,
@@ -155,6 +158,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let config = conference::Config {
         rtp_address: beside(rtp_address),
         sounds: sounds.unwrap_or_else(|| ".".into()),
+        recordings: args.recordings.clone(),
         ..conference::Config::default()
     };
     parts.push(conference::build(config, deps(&env, &sources.conference)).context("conference")?);

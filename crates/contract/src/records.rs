@@ -25,10 +25,13 @@ impl Owner {
     }
 }
 
+/// The kind of a room's record: its id is the room's name, its owner the conference process that mixes it.
+pub const ROOM: &str = "room";
+
 /// A record's name, and who owns it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// `leg`, `call` or `bridge`.
+    /// `leg`, `call`, `bridge` or `room`.
     pub kind: String,
     /// The record's id.
     pub id: String,
@@ -264,7 +267,7 @@ pub enum Far {
     Dial,
     /// The answer step: the plan goes on at once.
     Answer,
-    /// Playback or echo: the plan goes on when the far leg ends.
+    /// Playback, echo, music or a room: the plan goes on when the far leg ends.
     Play,
 }
 

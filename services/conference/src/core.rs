@@ -6,6 +6,8 @@
 
 use crate::negotiate::Local;
 use crate::program::Program;
+use crate::room::Options;
+use crate::room::state::{Act, Closed, MemberOrder, Order, Rooms};
 use crate::speech::{ALLOW, Body, SDP, SUPPORTED, body, give_up_after, interval, stated};
 use crate::stream::Agreed;
 use bytes::Bytes;
@@ -22,7 +24,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The header of a BYE of ours that says why: `completed` (the prompts are through), `expired` (nobody refreshed the
-/// session), `unacknowledged`, `unusable` (the answer in the ACK has no codec of ours), `limit`.
+/// session), `unacknowledged`, `unusable` (the answer in the ACK has no codec of ours), `limit`; of rooms `left`,
+/// `kicked`, `locked`, `wrong_pin` and `room_over`.
 pub const ENDED: &str = "X-KubePBX-Ended";
 
 /// What does not come with the snapshot.
@@ -46,13 +49,15 @@ impl Default for Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LegId(pub u64);
 
-/// Why a leg has no socket or no prompts.
+/// Why a leg has no socket, no prompts or no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenError {
     /// No such prompt: 404.
     Missing,
     /// A prompt that cannot be read, or no port: 500.
     Failed,
+    /// The room is at another process: 503, and whoever asked looks again.
+    Elsewhere,
 }
 
 /// What comes in.
@@ -64,6 +69,14 @@ pub enum Input {
     Opened(LegId, Result<SocketAddr, OpenError>),
     /// The leg's prompts are through.
     Played(LegId),
+    /// A leg in a room keyed something in.
+    Digit(LegId, char),
+    /// A leg in a room began or ended to talk.
+    Talking(LegId, bool),
+    /// A command to a room.
+    Room(String, Order),
+    /// A command to a member.
+    Member(LegId, MemberOrder),
     /// No new work is to be taken.
     Drain,
     /// A deadline came.
@@ -88,6 +101,8 @@ pub enum Output {
     Update(LegId, Agreed),
     /// Close the socket, whatever state it is in.
     Close(LegId),
+    /// Do something to a room's sound.
+    Room(Act),
     /// Count an event, by a word of a small fixed set.
     Count(&'static str),
 }
@@ -112,6 +127,8 @@ struct Leg {
     expires: Option<Duration>,
     /// When it lasted too long.
     until: Duration,
+    /// The room that it asks for, until it is in it, and who it is.
+    room: Option<(Options, String)>,
 }
 
 /// The state machine. See the module's description.
@@ -121,6 +138,7 @@ pub struct Core {
     transactions: Transactions<ProcessId>,
     legs: HashMap<LegId, Leg>,
     dialogs: HashMap<DialogId, LegId>,
+    rooms: Rooms,
     next: u64,
     draining: bool,
     out: VecDeque<Output>,
@@ -136,6 +154,7 @@ impl Core {
             settings,
             legs: HashMap::new(),
             dialogs: HashMap::new(),
+            rooms: Rooms::default(),
             next: 0,
             draining: false,
             out: VecDeque::new(),
@@ -148,10 +167,21 @@ impl Core {
             Input::Message(inside) => self.message(inside, now, rng),
             Input::Opened(id, opened) => self.opened(id, opened, now, rng),
             Input::Played(id) => self.end(id, "completed", now, rng),
+            Input::Digit(id, digit) => self.rooms.digit(id, digit, now),
+            Input::Talking(id, talks) => self.rooms.talking(id, talks),
+            Input::Room(name, order) => self.rooms.order(&name, order),
+            Input::Member(id, order) => self.rooms.member_order(id, order),
             Input::Drain => self.draining = true,
             Input::Tick => {}
         }
         self.timers(now, rng);
+        self.rooms.timers(now);
+        while let Some(act) = self.rooms.poll() {
+            match act {
+                Act::End(id, why) => self.end(id, why, now, rng),
+                act => self.out.push_back(Output::Room(act)),
+            }
+        }
         while let Some(output) = self.transactions.poll(now.mono) {
             if let Layer::Transmit { to, bytes } = output {
                 self.out.push_back(Output::Send { to, bytes });
@@ -166,7 +196,13 @@ impl Core {
 
     /// When to come again with [`Input::Tick`], on the monotonic clock.
     pub fn deadline(&self) -> Option<Duration> {
-        self.legs.values().map(Leg::due).chain(self.transactions.deadline()).min()
+        let rooms = self.rooms.deadline();
+        self.legs.values().map(Leg::due).chain(self.transactions.deadline()).chain(rooms).min()
+    }
+
+    /// The rooms and who is in them.
+    pub fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     /// Legs now.
@@ -238,8 +274,12 @@ impl Core {
         now: Now,
         rng: &mut dyn RngCore,
     ) {
-        if self.draining || self.legs.len() >= self.settings.limit {
-            self.count(if self.draining { "draining" } else { "overflow" });
+        let program = message.uri().and_then(Program::of);
+        // Who belongs into a room that is here goes nowhere else.
+        let belongs = matches!(&program, Some(Program::Room(options)) if self.rooms.has(&options.name));
+        let draining = self.draining && !belongs;
+        if draining || self.legs.len() >= self.settings.limit {
+            self.count(if draining { "draining" } else { "overflow" });
             return self.refuse(server, message, 503, now, rng, |r| r);
         }
         let unknown: Vec<&str> =
@@ -247,15 +287,28 @@ impl Core {
         if !unknown.is_empty() {
             return self.refuse(server, message, 420, now, rng, |r| r.header(Name::Unsupported, unknown.join(", ")));
         }
-        let Some(program) = message.uri().and_then(Program::of) else {
+        let Some(program) = program else {
             self.count("unknown_program");
             return self.refuse(server, message, 404, now, rng, |r| r);
+        };
+        let room = match &program {
+            Program::Room(options) => {
+                if let Err(closed) = self.rooms.admits(options) {
+                    self.count(match closed {
+                        Closed::Full => "room_full",
+                        Closed::Locked => "room_locked",
+                    });
+                    return self.refuse(server, message, 486, now, rng, |r| r);
+                }
+                Some((options.as_ref().clone(), caller(message)))
+            }
+            _ => None,
         };
         // Whether we will be able to answer does not depend on the port.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
         let judged = match body(message) {
             Body::None => Ok(()),
-            Body::Sdp(offer) => Local::new(nowhere, 0).answer(&offer).map(|_| ()).map_err(|_| 488),
+            Body::Sdp(offer) => Local::new(nowhere, 0, room.is_some()).answer(&offer).map(|_| ()).map_err(|_| 488),
             Body::Other => Err(415),
             Body::Broken => Err(400),
         };
@@ -287,6 +340,7 @@ impl Core {
             started: false,
             expires: expires.map(|e| now.mono + give_up_after(e)),
             until: now.mono + self.settings.longest,
+            room,
         };
         self.legs.insert(id, leg);
         self.out.push_back(Output::Open(id, program));
@@ -302,15 +356,19 @@ impl Core {
         match opened {
             Ok(address) => {
                 if let Some(leg) = self.legs.get_mut(&id) {
-                    leg.local = Some(Local::new(address, rng.next_u64()));
+                    leg.local = Some(Local::new(address, rng.next_u64(), leg.room.is_some()));
                     leg.dialog.confirm_local();
                 }
                 self.count("answered");
                 self.answer_invite(id, server, &message, now, rng);
             }
             Err(error) => {
-                self.count(if error == OpenError::Missing { "unknown_prompt" } else { "unreadable_prompt" });
-                let status = if error == OpenError::Missing { 404 } else { 500 };
+                let (what, status) = match error {
+                    OpenError::Missing => ("unknown_prompt", 404),
+                    OpenError::Failed => ("unreadable_prompt", 500),
+                    OpenError::Elsewhere => ("room_elsewhere", 503),
+                };
+                self.count(what);
                 self.refuse(server, &message, status, now, rng, |r| r);
                 self.forget(id);
             }
@@ -372,7 +430,11 @@ impl Core {
         if let Some(agreed) = leg.agreed.take() {
             let output = if leg.started { Output::Update(id, agreed) } else { Output::Start(id, agreed) };
             leg.started = true;
+            let room = leg.room.take();
             self.out.push_back(output);
+            if let Some((options, from)) = room {
+                self.rooms.join(id, options, from, now);
+            }
         }
     }
 
@@ -494,6 +556,8 @@ impl Core {
             let via = format!("SIP/2.0/TCP {};branch=z9hG4bK{:016x}", self.host, rng.next_u64());
             let reason = match why {
                 "completed" => "SIP;cause=200;text=\"Prompt ended\"",
+                "left" | "kicked" | "room_over" => "SIP;cause=200;text=\"Left the room\"",
+                "locked" | "wrong_pin" => "SIP;cause=403;text=\"Not let into the room\"",
                 "unusable" => "SIP;cause=488;text=\"No codec in common\"",
                 _ => "SIP;cause=408;text=\"Session expired\"",
             };
@@ -521,6 +585,7 @@ impl Core {
     fn forget(&mut self, id: LegId) {
         if let Some(leg) = self.legs.remove(&id) {
             self.dialogs.remove(&leg.dialog.id);
+            self.rooms.leave(id);
             self.out.push_back(Output::Close(id));
         }
     }
@@ -553,6 +618,12 @@ impl Core {
     fn count(&mut self, what: &'static str) {
         self.out.push_back(Output::Count(what));
     }
+}
+
+/// Who a request is from, as views show it: the user of its From.
+fn caller(message: &Message<'_>) -> String {
+    let uri = message.from().ok().and_then(|from| Uri::parse(from.uri).ok());
+    uri.map(|uri| uri.user_unescaped().chars().take(128).collect()).unwrap_or_default()
 }
 
 impl std::fmt::Debug for Core {

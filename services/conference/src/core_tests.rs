@@ -4,8 +4,7 @@ use super::*;
 use contract::Service;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rtp::g711::Law;
-use rtp::sdp::Session;
+use rtp::sdp::{Codec, Session};
 
 pub(crate) const ME: ProcessId = ProcessId(3);
 pub(crate) const ROUTER: ProcessId = ProcessId(4);
@@ -181,6 +180,42 @@ fn remote(world: &mut World) -> (&'static str, LegId, Agreed) {
 }
 
 #[test]
+fn a_leg_is_in_its_room_from_ack_to_bye() {
+    let mut world = World::new();
+    let mut caller = Caller::new("sip:room-100@conference.invalid;max=1;quiet");
+    let (id, _) = world.call(&mut caller, "");
+    let joined = crate::room::Voice { joined: true, ..Default::default() };
+    assert_eq!(world.orders.pop(), Some(Output::Room(Act::Voice(id, joined))));
+    assert!(matches!(world.orders.pop(), Some(Output::Start(started, _)) if started == id));
+    assert_eq!(world.core.rooms().member(id).map(|m| m.from.as_str()), Some("8005"));
+    // The room is full.
+    let mut late = Caller::new("sip:room-100@conference.invalid");
+    let (offer, count) = (late.sdp("0\r\n"), world.core.len());
+    let invite = late.request("INVITE", "", &offer);
+    assert_eq!((world.ask(invite), world.core.len()), (486, count));
+    world.input(Input::Digit(id, '*'));
+    world.input(Input::Digit(id, '8'));
+    let bye = world.next().unwrap();
+    let bye = Message::parse_stream(&bye).unwrap();
+    assert_eq!((bye.method(), bye.other(ENDED)), (Some(Method::Bye), Some("left")));
+    assert!(!world.core.rooms().has("100"));
+}
+
+#[test]
+fn who_belongs_into_a_room_here_comes_in_while_it_drains() {
+    let mut world = World::new();
+    world.call(&mut Caller::new("sip:room-100@conference.invalid"), "");
+    world.orders.clear();
+    world.input(Input::Drain);
+    let mut late = Caller::new("sip:room-2000@conference.invalid");
+    let offer = late.sdp("0\r\n");
+    let invite = late.request("INVITE", "", &offer);
+    assert_eq!(world.ask(invite), 503);
+    world.call(&mut Caller::new("sip:room-100@conference.invalid;x"), "");
+    assert_eq!(world.core.len(), 2);
+}
+
+#[test]
 fn a_prompt_is_played_from_ack_to_bye() {
     let mut world = World::new();
     let mut caller = Caller::new("sip:play@conference.invalid;prompt=welcome.wav");
@@ -191,7 +226,7 @@ fn a_prompt_is_played_from_ack_to_bye() {
     let answer = Session::parse(message.body()).unwrap();
     assert_eq!(answer.rtp_address(0), Some("127.0.0.1:7000".parse().unwrap()));
     let (order, started, agreed) = remote(&mut world);
-    assert_eq!((order, started, agreed.law), ("start", id, Law::Mu));
+    assert_eq!((order, started, agreed.codec), ("start", id, Codec::ulaw()));
     assert_eq!(agreed.remote, Some("127.0.0.1:4000".parse().unwrap()));
 
     world.input(Input::Played(id));
@@ -249,7 +284,7 @@ fn an_invite_without_sdp_gets_an_offer_and_the_ack_answers_it() {
         match want {
             None => {
                 let (order, _, agreed) = remote(&mut world);
-                assert_eq!((order, agreed.law, agreed.payload_type), ("start", Law::A, 8));
+                assert_eq!((order, agreed.codec), ("start", Codec::alaw()));
             }
             Some(why) => {
                 let bye = world.next().unwrap();
@@ -381,7 +416,7 @@ fn reinvite_and_update_change_the_sound() {
     let request = caller.request("UPDATE", "", &moved);
     assert_eq!(world.ask(request), 200);
     let (_, _, agreed) = remote(&mut world);
-    assert_eq!((agreed.law, agreed.remote), (Law::A, Some("127.0.0.1:4444".parse().unwrap())));
+    assert_eq!((agreed.codec, agreed.remote), (Codec::alaw(), Some("127.0.0.1:4444".parse().unwrap())));
     // re-INVITE without SDP: our offer, answered in the ACK.
     let request = caller.request("INVITE", "", "");
     world.deliver(request);
@@ -390,7 +425,7 @@ fn reinvite_and_update_change_the_sound() {
     let answer = caller.sdp("0\r\n");
     let ack = caller.request("ACK", "", &answer);
     world.deliver(ack);
-    assert_eq!(remote(&mut world).2.law, Law::Mu);
+    assert_eq!(remote(&mut world).2.codec, Codec::ulaw());
     // One that does not fit changes nothing and ends nothing.
     let bad = caller.sdp("9\r\n");
     let request = caller.request("INVITE", "", &bad);

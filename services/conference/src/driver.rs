@@ -1,8 +1,15 @@
-//! The conference's IO: the mesh, timers, and for each leg a socket and its 20 ms clock.
+//! The conference's IO: the mesh, timers, for each leg a socket and its 20 ms clock, and the thread that mixes rooms.
 
 use crate::core::{Core, Input, LegId, OpenError, Output, Settings};
+use crate::owner::Owners;
 use crate::program::Program;
-use crate::prompt::{self, Part, PromptError};
+use crate::prompt::{self, Part, PromptError, RATE};
+use crate::requests::{self, Request};
+use crate::room::Sound;
+use crate::room::mixing::{Begin, Heard};
+use crate::room::sounds::Sounds;
+use crate::room::state::Act;
+use crate::room::thread::{Mixer, Order};
 use crate::stream::{Agreed, FRAME, Stream, Tick};
 use contract::Service;
 use contract::config::ConferenceEntry;
@@ -10,6 +17,7 @@ use contract::peers::{Peer, PeerState};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use rand::RngCore;
 use runtime::mesh::Member;
 use runtime::metrics::{self, Reason};
 use runtime::source::Subscription;
@@ -33,6 +41,8 @@ pub struct Config {
     pub rtp_address: IpAddr,
     /// The folder that prompts are read from.
     pub sounds: PathBuf,
+    /// The folder that recordings of rooms are written to.
+    pub recordings: PathBuf,
     /// Silence before a prompt or a tone, so that nothing of it is lost while the far end sets up.
     pub lead: Duration,
     /// After the drain began and no leg is left, requests are still answered (503) for so long.
@@ -45,18 +55,38 @@ impl Default for Config {
             settings: Settings::default(),
             rtp_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             sounds: PathBuf::from("sounds"),
+            recordings: PathBuf::from("recordings"),
             lead: Duration::from_millis(100),
             linger: Duration::from_millis(500),
         }
     }
 }
 
+/// Keys and talk that wait for the core.
+const HEARD: usize = 4096;
+
 /// Joins the mesh and serves until drained.
+///
+/// # Errors
+/// A sound of the folder's that cannot be read, or no thread to mix on.
 pub fn build(config: Config, deps: Deps<ConferenceEntry>) -> anyhow::Result<Running> {
-    let Deps { process, mesh, source, clock, drain, metrics, health, .. } = deps;
+    let Deps { process, mesh, store, source, clock, drain, metrics, health, .. } = deps;
+    let peers = mesh.peers();
     let member = mesh.join(Peer::new(Service::Conference, process));
     let (played, ends) = mpsc::channel(config.settings.limit.max(1));
+    let sounds = Arc::new(Sounds::load(&config.sounds)?);
+    let events = metrics.reasons("conference_events", "Legs answered, refused and ended, by event.");
+    let (tell, heard) = mpsc::channel(HEARD);
+    let lost = events.clone();
+    // Keys that find no room were too many to be a person's.
+    let mixer = Mixer::start(sounds.clone(), config.recordings.clone(), move |what| {
+        if tell.try_send(what).is_err() {
+            metrics::count(&lost, "overflow");
+        }
+    })?;
     let mut running = Running::new();
+    let requests = requests::offer(&mut running);
+    let owners = Owners::start(&mut running, process, store, peers);
     let driver = Driver {
         core: Core::new(process, config.settings.clone()),
         // Those that are opening are among the core's legs, or were cancelled a moment ago.
@@ -67,10 +97,16 @@ pub fn build(config: Config, deps: Deps<ConferenceEntry>) -> anyhow::Result<Runn
         clock,
         drain,
         legs: HashMap::new(),
+        sounds,
+        mixer,
+        heard,
+        requests,
+        owners,
+        rooms: HashMap::new(),
         tasks: JoinSet::new(),
         played,
         ends,
-        events: metrics.reasons("conference_events", "Legs answered, refused and ended, by event."),
+        events,
         load: metrics.gauge("conference_legs", "Legs now."),
         part: health.part("conference"),
         pulse: health.pulse("conference"),
@@ -85,6 +121,8 @@ enum Media {
     Ready(Box<Opened>),
     /// Its task follows what is sent here and ends when that is dropped.
     Sounding(watch::Sender<Agreed>),
+    /// The thread that mixes has its socket.
+    Mixed,
 }
 
 struct Opened {
@@ -104,6 +142,13 @@ struct Driver {
     drain: Drain,
     opening: Lookups<Opening>,
     legs: HashMap<LegId, Media>,
+    sounds: Arc<Sounds>,
+    mixer: Mixer,
+    heard: mpsc::Receiver<Heard>,
+    requests: mpsc::Receiver<Request>,
+    owners: Owners,
+    /// Legs that hold a room here.
+    rooms: HashMap<LegId, String>,
     tasks: JoinSet<()>,
     played: mpsc::Sender<LegId>,
     ends: mpsc::Receiver<LegId>,
@@ -130,6 +175,11 @@ impl Driver {
                 },
                 (id, opened) = self.opening.next() => self.opened(id, opened),
                 Some(id) = self.ends.recv() => Input::Played(id),
+                Some(heard) = self.heard.recv() => match heard {
+                    Heard::Digit(id, digit) => Input::Digit(id, digit),
+                    Heard::Talking(id, talks) => Input::Talking(id, talks),
+                },
+                Some(request) = self.requests.recv() => requests::take(self.core.rooms(), request),
                 // A task that panicked has dropped its socket; its leg ends by its caller or its timers.
                 Some(_) = self.tasks.join_next() => Input::Tick,
                 () = self.source.changed() => {
@@ -176,8 +226,23 @@ impl Driver {
             }
             Output::Count(what) => metrics::count(&self.events, what),
             Output::Open(id, program) => {
-                let config = self.config.clone();
-                if self.opening.push(async move { (id, open(&config, program).await) }).is_err() {
+                let (config, sounds) = (self.config.clone(), self.sounds.clone());
+                let claim = match &program {
+                    Program::Room(options) => {
+                        self.rooms.insert(id, options.name.clone());
+                        Some(self.owners.claim(&options.name))
+                    }
+                    _ => None,
+                };
+                let opened = async move {
+                    if let Some(claim) = claim
+                        && !claim.await
+                    {
+                        return (id, Err(OpenError::Elsewhere));
+                    }
+                    (id, open(&config, &sounds, program).await)
+                };
+                if self.opening.push(opened).is_err() {
                     // The caller's own timer, or its CANCEL, ends this leg.
                     metrics::count(&self.events, "overflow");
                 }
@@ -185,28 +250,66 @@ impl Driver {
             Output::Start(id, agreed) => {
                 if let Some(Media::Ready(opened)) = self.legs.remove(&id) {
                     let Opened { socket, program, parts } = *opened;
+                    if let Program::Room(options) = program {
+                        return self.mix(id, socket, options.name, agreed);
+                    }
                     let (changes, follow) = watch::channel(agreed.clone());
                     let stream = Stream::new(agreed, &program, parts, self.config.lead, &mut entropy());
                     self.tasks.spawn(sound(id, socket, stream, follow, self.played.clone()));
                     self.legs.insert(id, Media::Sounding(changes));
                 }
             }
-            Output::Update(id, agreed) => {
-                if let Some(Media::Sounding(changes)) = self.legs.get(&id) {
-                    // A task that is gone needs no news.
-                    let _ = changes.send(agreed);
+            Output::Update(id, agreed) => match self.legs.get(&id) {
+                // A task that is gone needs no news.
+                Some(Media::Sounding(changes)) => _ = changes.send(agreed),
+                Some(Media::Mixed) => self.tell(Order::Update(id, Box::new(agreed))),
+                Some(Media::Ready(_)) | None => {}
+            },
+            Output::Room(act) => match act {
+                Act::Voice(id, voice) => self.tell(Order::Voice(id, voice)),
+                Act::Play(id, sound) => self.tell(Order::Play(id, sound)),
+                Act::Record(room, on) => {
+                    self.tell(Order::Record(room, on.then(|| self.clock.now().wall.as_secs())));
+                }
+                // The core ends legs itself.
+                Act::End(..) => {}
+            },
+            Output::Close(id) => {
+                if let Some(room) = self.rooms.remove(&id) {
+                    self.owners.release(&room);
+                }
+                if let Some(Media::Mixed) = self.legs.remove(&id) {
+                    self.tell(Order::Remove(id));
                 }
             }
-            Output::Close(id) => {
-                self.legs.remove(&id);
+        }
+    }
+
+    /// Gives a leg's socket to the thread that mixes.
+    fn mix(&mut self, id: LegId, socket: UdpSocket, room: String, agreed: Agreed) {
+        let mut rng = entropy();
+        let begin = Begin { ssrc: rng.next_u32(), sequence: rng.next_u32() as u16, timestamp: rng.next_u32() };
+        match socket.into_std() {
+            Ok(socket) => {
+                self.tell(Order::Insert { room, id, socket, agreed: Box::new(agreed), begin });
+                self.legs.insert(id, Media::Mixed);
             }
+            Err(error) => tracing::error!(leg = id.0, %error, "its socket cannot be mixed"),
+        }
+    }
+
+    fn tell(&self, order: Order) {
+        if !self.mixer.tell(order) {
+            tracing::error!("the thread that mixes is gone");
+            metrics::count(&self.events, "mixer_gone");
         }
     }
 }
 
 /// A socket and the prompts of a program.
-async fn open(config: &Config, program: Program) -> Result<Opened, OpenError> {
+async fn open(config: &Config, sounds: &Sounds, program: Program) -> Result<Opened, OpenError> {
     let parts = match &program {
+        Program::Music => vec![Part::Samples(sounds.at(Sound::Music, RATE).to_vec())],
         Program::Play(prompts) => {
             let (folder, prompts) = (config.sounds.clone(), prompts.clone());
             let loaded = tokio::task::spawn_blocking(move || prompt::load(&folder, &prompts)).await;

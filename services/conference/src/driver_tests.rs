@@ -35,6 +35,7 @@ impl Site {
         let router = environment.mesh.join(Peer::new(Service::Router, ROUTER));
         let config = Config {
             sounds: sounds.into(),
+            recordings: sounds.join("recordings"),
             lead: Duration::ZERO,
             linger: Duration::from_millis(50),
             ..Config::default()
@@ -161,6 +162,66 @@ async fn echo_returns_what_was_sent() {
     let stranger = UdpSocket::bind("127.0.0.2:0").await.unwrap();
     stranger.send_to(&sender.next(0, &[0; 160], 160), leg.remote).await.unwrap();
     assert!(leg.hear(1, Law::Mu).await.0.is_empty());
+}
+
+#[tokio::test]
+async fn a_room_of_three_codecs_is_heard_and_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::start(dir.path());
+    let mut legs = Vec::new();
+    for (n, (format, hz)) in [(0u8, 440.0), (8, 880.0), (9, 1320.0)].into_iter().enumerate() {
+        // Calls differ by their address.
+        let uri = format!("sip:room-100@conference.invalid;quiet;record;n={}", "x".repeat(n + 1));
+        let leg = site.call(&uri, &format!("{format}\r\n")).await.unwrap();
+        let codec = rtp::codec::of(&rtp::sdp::Codec::new(format, ["PCMU", "PCMA", "G722"][n], 8000, 1)).unwrap();
+        let tone = Generator::new(&[hz], codec.rate(), 8000);
+        legs.push((leg, codec, tone, Sender::new(n as u32, 1, 1), format, Vec::new()));
+    }
+    site.legs(3).await;
+    let mut clock = tokio::time::interval(Duration::from_millis(20));
+    let mut buffer = [0; 2048];
+    for _ in 0..100 {
+        clock.tick().await;
+        for (leg, codec, tone, sender, format, heard) in &mut legs {
+            let mut payload = Vec::new();
+            codec.encode(&tone.samples(codec.rate() as usize / 50), &mut payload);
+            leg.socket.send_to(&sender.next(*format, &payload, 160), leg.remote).await.unwrap();
+            while let Ok((length, _)) = leg.socket.try_recv_from(&mut buffer) {
+                codec.decode(Packet::parse(&buffer[..length]).unwrap().payload, heard);
+            }
+        }
+    }
+    let share = |samples: &[i16], rate, hz| rtp::tone::goertzel(&samples[samples.len() / 2..], rate, hz);
+    for (at, (_, codec, _, _, _, heard)) in legs.iter().enumerate() {
+        for (other, hz) in [440.0, 880.0, 1320.0].into_iter().enumerate() {
+            let share = share(heard, codec.rate(), hz);
+            assert!(if other == at { share < 0.01 } else { share > 0.3 }, "{at} {hz}: {share}");
+        }
+    }
+    for (leg, ..) in &mut legs {
+        let bye = leg.caller.request("BYE", "", "");
+        assert!(site.ask(bye).await.starts_with(b"SIP/2.0 200"));
+    }
+    site.legs(0).await;
+    // The thread that writes it closes the file a moment later.
+    let recorded = async {
+        loop {
+            let files = std::fs::read_dir(dir.path().join("recordings")).into_iter().flatten().flatten();
+            let open = |file: std::fs::DirEntry| hound::WavReader::open(file.path()).ok().filter(|wav| wav.len() > 0);
+            if let Some(wav) = files.filter_map(open).next() {
+                return wav;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut wav = timeout(LIMIT, recorded).await.expect("a recording");
+    let rate = wav.spec().sample_rate;
+    let samples: Vec<i16> = wav.samples().map(Result::unwrap).collect();
+    let half = samples.len() / 2;
+    for hz in [440.0, 880.0, 1320.0] {
+        let share = rtp::tone::goertzel(&samples[half..half + rate as usize / 2], rate, hz);
+        assert!(share > 0.2, "{hz}: {share}");
+    }
 }
 
 #[tokio::test]

@@ -17,12 +17,16 @@ struct Cli {
     /// Folder of WAV files for playback
     #[arg(long, env = "KUBEPBX_SOUNDS", value_name = "DIR", default_value = "/var/lib/kubepbx/sounds")]
     sounds: PathBuf,
+    /// Folder that recordings of rooms are written to
+    #[arg(long, env = "KUBEPBX_RECORDINGS", value_name = "DIR", default_value = "/var/lib/kubepbx/recordings")]
+    recordings: PathBuf,
 }
 
 fn main() -> ExitCode {
-    let Cli { process, sounds } = Cli::parse();
+    let Cli { process, sounds, recordings } = Cli::parse();
     let own = Config::default();
     // Relays reach it where other processes do; ports are the kernel's.
-    let config = Config { rtp_address: process.address.unwrap_or(own.rtp_address), sounds, linger: LINGER, ..own };
+    let config =
+        Config { rtp_address: process.address.unwrap_or(own.rtp_address), sounds, recordings, linger: LINGER, ..own };
     process::run(process, async |deps: Deps<ConferenceEntry>| conference::build(config, deps))
 }

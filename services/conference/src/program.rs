@@ -6,8 +6,11 @@
 //! | `sip:silence@...` | answers and says nothing |
 //! | `sip:tone-HZ@...`, `sip:tone-HZ-MS@...` | a sine tone, without MS until the caller hangs up |
 //! | `sip:play@...;prompt=A&B` | prompts one after the other, then BYE: `welcome.wav`, `tone:440,1000`, escaped as URIs want it |
+//! | `sip:music@...` | music until the caller hangs up |
+//! | `sip:room-NAME@...` | a room; its parameters stand in [`crate::room::options`] |
 //! | `sip:play@...;file=A` or `;name=A` | one WAV file |
 
+use crate::room::Options;
 use dialplan::Prompt;
 use sip::uri::{Uri, unescape};
 use std::time::Duration;
@@ -26,6 +29,10 @@ pub enum Program {
     Tone(u32),
     /// Prompts, once.
     Play(Vec<Prompt>),
+    /// Music without end.
+    Music,
+    /// A room.
+    Room(Box<Options>),
 }
 
 impl Program {
@@ -36,6 +43,7 @@ impl Program {
         match user.as_ref() {
             "echo" => Some(Self::Echo),
             "silence" => Some(Self::Silence),
+            "music" => Some(Self::Music),
             "play" => {
                 let named = |name: &str| uri.params.get(name).flatten();
                 let list = match named("prompt") {
@@ -47,6 +55,10 @@ impl Program {
                 }
                 let prompts: Option<Vec<Prompt>> = list.iter().map(|p| Prompt::parse(&unescape(p)).ok()).collect();
                 prompts.map(Self::Play)
+            }
+            user if user.starts_with("room-") => {
+                let name = user.strip_prefix("room-")?;
+                Options::of(name, &uri).map(|options| Self::Room(Box::new(options)))
             }
             user => {
                 let (hertz, length) = match user.strip_prefix("tone-")?.split_once('-') {
@@ -74,6 +86,8 @@ mod tests {
         for (uri, want) in [
             ("sip:echo@conference.invalid", Some(Program::Echo)),
             ("sip:silence@conference.invalid", Some(Program::Silence)),
+            ("sip:music@h", Some(Program::Music)),
+            ("sip:room-@h", None),
             ("sip:tone-440@h", Some(Program::Tone(440))),
             ("sip:tone-440-250@h", Some(Program::Play(vec![tone(440, 250)]))),
             ("sip:play@h;file=a", Some(Program::Play(vec![file("a.wav")]))),

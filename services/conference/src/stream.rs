@@ -5,9 +5,11 @@ use crate::prompt::{Part, RATE};
 use rand::{Rng, RngCore};
 use rtp::g711::Law;
 use rtp::packet::{Kind, Packet, Sender, kind};
+use rtp::sdp::Codec;
 use rtp::tone::Generator;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Time between two packets.
@@ -20,10 +22,10 @@ const AMPLITUDE: i16 = 11_500;
 /// What SDP agreed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Agreed {
-    /// How our own sound is encoded.
-    pub law: Law,
-    /// Under which payload type.
-    pub payload_type: u8,
+    /// What is sent, under its payload type.
+    pub codec: Codec,
+    /// The payload type of DTMF events, where they were agreed.
+    pub events: Option<u8>,
     /// All payload types that may come, DTMF events among them.
     pub accepted: Vec<u8>,
     /// Where to send; none while the peer does not listen (hold, or an address not known).
@@ -58,7 +60,12 @@ enum Sound {
     Echo(Option<EchoSource>),
     Silence,
     Tone(Generator),
-    Play { parts: VecDeque<Playing>, over: bool },
+    Play {
+        parts: VecDeque<Playing>,
+        over: bool,
+    },
+    /// Over and over.
+    Music(Arc<[i16]>, usize),
 }
 
 #[derive(Debug)]
@@ -83,6 +90,17 @@ impl Stream {
             Program::Echo => Sound::Echo(None),
             Program::Silence => Sound::Silence,
             Program::Tone(hertz) => Sound::Tone(tone(*hertz)),
+            Program::Music => {
+                let samples: Vec<i16> = parts
+                    .into_iter()
+                    .flat_map(|part| match part {
+                        Part::Samples(samples) => samples,
+                        Part::Tone(..) => Vec::new(),
+                    })
+                    .collect();
+                Sound::Music(samples.into(), 0)
+            }
+            Program::Room(_) => Sound::Silence,
             Program::Play(_) => {
                 let playing = parts.into_iter().map(|part| match part {
                     Part::Samples(samples) => Playing::Samples(samples, 0),
@@ -155,8 +173,9 @@ impl Stream {
         };
         match (frame, &mut self.sound) {
             (Some(frame), _) if self.agreed.remote.is_some() => {
-                let payload = self.agreed.law.encode(&frame);
-                Tick::Packet(self.sender.next(self.agreed.payload_type, &payload, FRAME_SAMPLES as u32))
+                let law = if self.agreed.codec.is("PCMA") { Law::A } else { Law::Mu };
+                let payload = law.encode(&frame);
+                Tick::Packet(self.sender.next(self.agreed.codec.payload, &payload, FRAME_SAMPLES as u32))
             }
             (Some(_), _) => {
                 self.sender.skip(FRAME_SAMPLES as u32);
@@ -181,6 +200,13 @@ impl Sound {
             Sound::Echo(_) => None,
             Sound::Silence => Some(vec![0; FRAME_SAMPLES]),
             Sound::Tone(tone) => Some(tone.samples(FRAME_SAMPLES)),
+            Sound::Music(samples, at) => {
+                let length = samples.len().max(1);
+                let one = |n| samples.get((*at + n) % length).copied().unwrap_or(0);
+                let frame = (0..FRAME_SAMPLES).map(one).collect();
+                *at = (*at + FRAME_SAMPLES) % length;
+                Some(frame)
+            }
             Sound::Play { parts, .. } => {
                 let mut frame = Vec::with_capacity(FRAME_SAMPLES);
                 while let Some(part) = parts.front_mut() {
@@ -219,7 +245,7 @@ mod tests {
 
     fn agreed(remote: Option<&str>) -> Agreed {
         let remote = remote.map(|r| r.parse().unwrap());
-        Agreed { law: Law::Mu, payload_type: 0, accepted: vec![0, 101], remote, source: remote }
+        Agreed { codec: Codec::ulaw(), events: Some(101), accepted: vec![0, 101], remote, source: remote }
     }
 
     fn stream(program: &Program, parts: Vec<Part>, lead: Duration) -> Stream {
