@@ -82,6 +82,7 @@ impl Core {
                 self.reread(turn, call, dial, &endpoint, result);
             }
             (Then::Notified(number), Answer::Notified(result)) => self.notified(turn, number, result),
+            (Then::Room { call, dial }, Answer::Record(result)) => self.room_found(turn, call, dial, result),
             (Then::Saved(group), Answer::Stored(result)) => self.saved(turn, group, result),
             (Then::Takeover(step), answer) => self.takeover_answered(turn, step, answer),
             (then, Answer::Sdp(Ok(sdp))) => self.described(turn, then, Ok(sdp)),

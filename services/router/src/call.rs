@@ -20,6 +20,8 @@ pub(crate) struct CallKey(pub(crate) u64);
 #[derive(Debug)]
 pub(crate) struct Conference {
     pub(crate) uri: String,
+    /// The room that is dialled: all who dial it are to land at one process.
+    pub(crate) room: Option<String>,
     /// Conference processes that were asked, or are not to be.
     pub(crate) tried: Vec<ProcessId>,
 }

@@ -1,14 +1,24 @@
 //! Steps that have their far leg at a conference process: any will do, and one that goes in the middle of a step is
-//! replaced by another, where the step begins again.
+//! replaced by another, where the step begins again. A room is at one process, which its record in the store names; where
+//! there is none yet, all routers choose the same by the room's name, and the conference writes the record.
 
 use crate::call::{CallKey, Conference, Far};
 use crate::cause::Branch;
-use crate::core::{Core, Turn};
+use crate::core::{Core, Then, Turn};
 use crate::dial::Callee;
+use crate::io::Ask;
 use crate::leg::{Exchange, LegKey};
+use contract::location::StoreError;
+use contract::records::{Owner, ROOM};
 use contract::{ProcessId, Service, hop, rendezvous};
 use dialplan::Cause;
 use sip::uri::Uri;
+
+/// The room that an address of a conference's names.
+fn room_of(uri: &str) -> Option<String> {
+    let uri = Uri::parse(uri).ok()?;
+    uri.user_unescaped().strip_prefix("room-").map(str::to_owned)
+}
 
 /// The conference process that a Contact of a conference's names.
 pub(crate) fn process_of(target: &str) -> Option<ProcessId> {
@@ -18,24 +28,60 @@ pub(crate) fn process_of(target: &str) -> Option<ProcessId> {
 impl Core {
     /// Connects the caller with a conference.
     pub(crate) fn dial_conference(&mut self, turn: &mut Turn<'_>, key: CallKey, far: Far, uri: &str) {
-        self.begin_dial(turn, key, far, self.limits.ring_limit);
+        let dial = self.begin_dial(turn, key, far, self.limits.ring_limit);
+        let room = room_of(uri);
         let Some(call) = self.calls.get_mut(&key) else { return };
         let tried = call.shunned.into_iter().collect();
         if let Some(dialing) = call.dialing.as_mut() {
-            dialing.conference = Some(Conference { uri: uri.to_owned(), tried });
+            dialing.conference = Some(Conference { uri: uri.to_owned(), room: room.clone(), tried });
         }
-        if !self.try_conference(turn, key) {
+        if let Some(room) = room {
+            return self.seek_room(key, dial, room);
+        }
+        if !self.try_conference(turn, key, None) {
             self.branch_ended(key, Branch::Status(500));
         }
         self.dial_over(turn, key);
     }
 
-    /// Asks the next conference for what is dialled; false if there is none that was not asked.
-    fn try_conference(&mut self, turn: &mut Turn<'_>, key: CallKey) -> bool {
+    /// Asks the store where a room is.
+    fn seek_room(&mut self, key: CallKey, dial: u64, room: String) {
+        if let Some(dialing) = self.calls.get_mut(&key).and_then(|call| call.dialing.as_mut()) {
+            dialing.looking += 1;
+            self.ask(Ask::Record { kind: ROOM, id: room }, Then::Room { call: key, dial });
+        }
+    }
+
+    /// The store said where the room is. Where it does not answer, the name alone leads all to one process.
+    pub(crate) fn room_found(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: CallKey,
+        dial: u64,
+        result: Result<Option<Owner>, StoreError>,
+    ) {
+        let dialing = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()).filter(|d| d.number == dial);
+        let Some(dialing) = dialing else { return };
+        dialing.looking = dialing.looking.saturating_sub(1);
+        let owner = result.ok().flatten().map(|owner| owner.process);
+        if !self.try_conference(turn, key, owner) {
+            self.branch_ended(key, Branch::Status(503));
+        }
+        self.dial_over(turn, key);
+    }
+
+    /// Asks the next conference for what is dialled, `owner` first if it is there; false if there is none that was not
+    /// asked.
+    fn try_conference(&mut self, turn: &mut Turn<'_>, key: CallKey, owner: Option<ProcessId>) -> bool {
         let Some(call) = self.calls.get_mut(&key) else { return false };
         let Some(conference) = call.dialing.as_mut().and_then(|d| d.conference.as_mut()) else { return false };
         let fresh = turn.view.peers.serving(Service::Conference).filter(|p| !conference.tried.contains(&p.process));
-        let Some(process) = rendezvous::choose(call.id.as_bytes(), fresh.map(|p| (p.process, p.weight))) else {
+        // One that drains still takes who belongs into a room of its.
+        let owner = owner.filter(|owner| !conference.tried.contains(owner));
+        let owner = owner.filter(|owner| turn.view.peers.get(*owner).is_some());
+        let name = conference.room.as_deref().unwrap_or(&call.id);
+        let chosen = || rendezvous::choose(name.as_bytes(), fresh.map(|p| (p.process, p.weight)));
+        let Some(process) = owner.or_else(chosen) else {
             return false;
         };
         conference.tried.push(process);
@@ -58,7 +104,11 @@ impl Core {
         let dialing = self.calls.get(&key).and_then(|call| call.dialing.as_ref());
         let failed = matches!(ended, Branch::Silent | Branch::Status(408 | 503));
         if failed && dialing.is_some_and(|d| d.conference.is_some() && d.branches.is_empty() && d.winner.is_none()) {
-            self.try_conference(turn, key);
+            let dial = self.calls.get(&key).and_then(|call| call.dialing.as_ref());
+            match dial.and_then(|d| Some((d.number, d.conference.as_ref()?.room.clone()?))) {
+                Some((dial, room)) => self.seek_room(key, dial, room),
+                None => _ = self.try_conference(turn, key, None),
+            }
         }
     }
 

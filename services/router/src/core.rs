@@ -104,6 +104,8 @@ pub(crate) enum Then {
     Nonce(CallKey),
     /// The bindings of an endpoint that is dialled.
     Located { call: CallKey, dial: u64, endpoint: String },
+    /// Who has the room that is dialled.
+    Room { call: CallKey, dial: u64 },
     /// The caller's offer, described for a branch.
     Offered(LegKey),
     /// A branch's early description, described for the caller.

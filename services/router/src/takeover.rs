@@ -17,7 +17,7 @@ use contract::leg::family;
 use contract::location::StoreError;
 use contract::media::MediaEvent;
 use contract::peers::PeerState;
-use contract::records::{Key, Owner, Standing, Stored};
+use contract::records::{Key, Owner, ROOM, Standing, Stored};
 use contract::{ProcessId, Service, rendezvous};
 use dialplan::Cause;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -387,6 +387,11 @@ impl Core {
         let Ok(owned) = result else { return };
         let mut families: BTreeMap<&str, Vec<Key>> = BTreeMap::new();
         for key in &owned {
+            // A conference's. Who dials it next makes it anew, or took it already.
+            if key.kind == ROOM {
+                self.order(Ask::Remove { kind: ROOM, id: key.id.clone(), owner: key.owner });
+                continue;
+            }
             families.entry(family(&key.id)).or_default().push(key.clone());
         }
         for (name, keys) in families {
