@@ -240,6 +240,8 @@ impl Work<'_> {
             }
             "playback" => self.playback(line, call, arguments),
             "echo" => Some(json!({"echo": {}})),
+            "musiconhold" if arguments.is_empty() => Some(json!({"musicOnHold": {}})),
+            "confbridge" => self.room(line, call, arguments),
             _ => {
                 self.note(line, format!("{call}: the application {name} is not supported, the step is left out"));
                 None
@@ -285,6 +287,18 @@ impl Work<'_> {
             _ => self.note(line, format!("{call}: the timeout {timeout} is not carried over")),
         }
         Some(json!({ "dial": dial }))
+    }
+
+    /// A room by its name. Profiles stand in another file, which is not read.
+    fn room(&mut self, line: usize, call: &str, arguments: &str) -> Option<Value> {
+        let (name, profiles) = arguments.split_once(',').unwrap_or((arguments, ""));
+        if profiles.split(',').any(|profile| !profile.trim().is_empty()) {
+            self.note(
+                line,
+                format!("{call}: the profiles {profiles} are not carried over: set pin, admin, ... yourself"),
+            );
+        }
+        self.template(line, call, name.trim()).map(|room| json!({"confBridge": {"room": room}}))
     }
 
     fn playback(&mut self, line: usize, call: &str, arguments: &str) -> Option<Value> {

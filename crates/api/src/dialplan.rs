@@ -89,6 +89,15 @@ pub struct Step {
     /// Answers, where nobody has, and sends the caller's own sound back until the caller hangs up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub echo: Option<Empty>,
+
+    /// Answers, where nobody has, and plays music until the caller hangs up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub music_on_hold: Option<Empty>,
+
+    /// Answers, where nobody has, and joins a room, in which all hear one another. The next step runs when the caller
+    /// leaves it by *8, is sent away or is not let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conf_bridge: Option<ConfBridge>,
 }
 
 /// Nothing to set: write {}.
@@ -131,6 +140,54 @@ pub struct Playback {
     /// What to play, one after the other: the name of a WAV file, or tone:HZ,MS.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 1024)))]
     pub prompts: Vec<String>,
+}
+
+/// Joins a room.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfBridge {
+    /// The room's name; ${EXTEN} and other variables are put in.
+    #[schemars(length(min = 1, max = 1024))]
+    pub room: String,
+
+    /// Digits that a member keys in, with # at the end, before it is let in; ${...} is put in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub pin: Option<String>,
+
+    /// Digits that let a member in as an admin, who may lock the room by *2 and send away who came last by *3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub admin_pin: Option<String>,
+
+    /// Is an admin and keys in no PIN.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub admin: bool,
+
+    /// Comes in muted; *1 unmutes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub start_muted: bool,
+
+    /// Hears music while alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub music_on_hold_when_empty: bool,
+
+    /// No sounds when somebody comes or leaves. This and what follows counts for the room as its first member has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quiet: bool,
+
+    /// Members at most; who comes then finds it busy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_members: Option<u32>,
+
+    /// How long the room lasts, such as 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<Duration>,
+
+    /// The room is recorded, to a WAV file in the conference's folder of recordings.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub record_conference: bool,
 }
 
 /// What the operator found.

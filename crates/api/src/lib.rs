@@ -27,7 +27,7 @@ pub use crate::compiler::{
     Change, Compiler, Delta, Finding, Held, Kind, Reason, Resource, ResourceId, Spec, State, Status,
 };
 pub use crate::dialplan::{
-    Dial, Dialplan, DialplanSpec, DialplanStatus, Empty, Extension, Hangup, NoOp, Playback, Step,
+    ConfBridge, Dial, Dialplan, DialplanSpec, DialplanStatus, Empty, Extension, Hangup, NoOp, Playback, Step,
 };
 pub use crate::dispatcher::{
     Algorithm, Destination, Dispatcher, DispatcherSpec, DispatcherStatus, Match, Probe, Unavailable,

@@ -379,6 +379,14 @@ mod tests {
             (step(json!({})), "spec.extensions[0].steps[0]", "is empty: write one of"),
             (step(json!({"answer": {}, "echo": {}})), "spec.extensions[0].steps[0]", "has 2 of"),
             (step(json!({"queue": {}})), "spec.extensions[0].steps[0].queue", "unknown field"),
+            (step(json!({"confBridge": {"room": "${EXTEN}"}})), "", ""),
+            (step(json!({"confBridge": {}})), "spec.extensions[0].steps[0].confBridge", "room"),
+            (
+                step(json!({"confBridge": {"room": "1", "maxMembers": 0}})),
+                "spec.extensions[0].steps[0].confBridge.maxMembers",
+                "from 1 to 1000",
+            ),
+            (step(json!({"musicOnHold": {}})), "", ""),
             (step(json!({"echo": {"x": 1}})), "spec.extensions[0].steps[0].echo.x", "nothing can be set here"),
             (step(json!({"hangup": {"cause": 128}})), "spec.extensions[0].steps[0].hangup.cause", "from 1 to 127"),
             (

@@ -85,6 +85,14 @@ pub enum ErrorKind {
         /// What is wrong with it and what to write.
         why: &'static str,
     },
+    /// A name or a PIN that no room has.
+    #[error("bad room {text:?}: {why}")]
+    Room {
+        /// The name or the PIN, after substitution where that took place.
+        text: String,
+        /// What is wrong with it and what to write.
+        why: &'static str,
+    },
     /// A hangup cause outside 1 to 127.
     #[error("{0} is no Q.850 cause: write a number from 1 to 127, such as 16 (normal clearing) or 17 (busy)")]
     Cause(i64),

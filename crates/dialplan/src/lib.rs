@@ -19,6 +19,7 @@ mod cause;
 mod error;
 mod pattern;
 mod plan;
+mod room;
 mod step;
 mod template;
 
@@ -26,5 +27,6 @@ pub use cause::{Cause, DialStatus};
 pub use error::{Error, ErrorKind};
 pub use pattern::Pattern;
 pub use plan::{Extension, Found, Plan, find, limits};
+pub use room::{ConfBridge, Room};
 pub use step::{Dial, Playback, Prompt, Step, Target};
 pub use template::Template;

@@ -20,6 +20,10 @@ pub mod limits {
     pub const TARGETS: usize = 64;
     /// Prompts of one playback.
     pub const PROMPTS: usize = 64;
+    /// Bytes of a room's name.
+    pub const ROOM: usize = 128;
+    /// Digits of a room's PIN.
+    pub const PIN: usize = 32;
     /// Steps of an extension.
     pub const STEPS: usize = 256;
     /// Extensions of a context.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
-use crate::{Cause, Error, ErrorKind, Template};
+use crate::{Cause, ConfBridge, Error, ErrorKind, Template};
 
 /// One application that the router runs. Steps run in order; after the last one the call is hung up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,11 @@ pub enum Step {
     Playback(Playback),
     /// Answers, where nobody has, and sends the caller's own sound back until the caller hangs up.
     Echo {},
+    /// Answers, where nobody has, and plays music until the caller hangs up.
+    MusicOnHold {},
+    /// Answers, where nobody has, and joins a room; the next step runs when the caller leaves it by a key, is sent away,
+    /// or is not let in.
+    ConfBridge(ConfBridge),
 }
 
 impl Step {
@@ -45,6 +50,8 @@ impl Step {
             Step::Hangup { .. } => "hangup",
             Step::Playback(_) => "playback",
             Step::Echo {} => "echo",
+            Step::MusicOnHold {} => "musicOnHold",
+            Step::ConfBridge(_) => "confBridge",
         }
     }
 
@@ -59,7 +66,8 @@ impl Step {
             Step::Dial(Dial { to, timeout: Some(limit) }) => format!("{},{}", list(to), limit.as_secs_f64()),
             Step::Hangup { cause } => cause.map(|cause| cause.number().to_string()).unwrap_or_default(),
             Step::Playback(playback) => list(&playback.prompts),
-            Step::Answer {} | Step::Echo {} => String::new(),
+            Step::ConfBridge(bridge) => text(&bridge.room),
+            Step::Answer {} | Step::Echo {} | Step::MusicOnHold {} => String::new(),
         }
     }
 
@@ -71,7 +79,8 @@ impl Step {
         match self {
             Step::Dial(dial) => dial.check().map_err(|e| e.at("dial")),
             Step::Playback(playback) => playback.check().map_err(|e| e.at("playback")),
-            Step::NoOp { .. } | Step::Answer {} | Step::Hangup { .. } | Step::Echo {} => Ok(()),
+            Step::ConfBridge(bridge) => bridge.check().map_err(|e| e.at("confBridge")),
+            Step::NoOp { .. } | Step::Answer {} | Step::Hangup { .. } | Step::Echo {} | Step::MusicOnHold {} => Ok(()),
         }
     }
 }
@@ -282,15 +291,15 @@ impl Prompt {
 }
 
 /// Optional durations as whole milliseconds.
-mod millis {
+pub(crate) mod millis {
     use super::{Deserialize, Duration, Serialize};
     use serde::{Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
         value.map(|value| u64::try_from(value.as_millis()).unwrap_or(u64::MAX)).serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
         Ok(Option::<u64>::deserialize(from)?.map(Duration::from_millis))
     }
 }

@@ -5,7 +5,7 @@ use crate::cause;
 use crate::core::{Core, Turn};
 use crate::end::End;
 use contract::events::CallEventKind;
-use dialplan::{Cause, Prompt, Step};
+use dialplan::{Cause, ConfBridge, Prompt, Room, Step};
 use std::borrow::Cow;
 
 /// A conference's hosts resolve nowhere: its requests go over the mesh.
@@ -51,6 +51,13 @@ impl Core {
                     return self.dial_conference(turn, key, Far::Answer, &format!("sip:silence@{CONFERENCE}"));
                 }
                 Step::Echo {} => return self.dial_conference(turn, key, Far::Play, &format!("sip:echo@{CONFERENCE}")),
+                Step::MusicOnHold {} => {
+                    return self.dial_conference(turn, key, Far::Play, &format!("sip:music@{CONFERENCE}"));
+                }
+                Step::ConfBridge(bridge) => match bridge.room(&|name| self.variable(key, name)) {
+                    Ok(named) => return self.dial_conference(turn, key, Far::Play, &room(&bridge, &named)),
+                    Err(error) => self.bad_step(key, &error),
+                },
                 Step::Hangup { cause } => return self.finish(turn, key, cause),
                 Step::Dial(dial) => match dial.targets(&|name| self.variable(key, name)) {
                     Ok(targets) => return self.dial(turn, key, &targets, dial.timeout),
@@ -115,6 +122,26 @@ fn play(prompts: &[Prompt]) -> String {
         .map(|text| escape(&text))
         .collect();
     format!("sip:play@{CONFERENCE};prompt={}", list.join("&"))
+}
+
+/// The address of a room: `sip:room-100@conference.invalid;pin=1234;music`. The room knows its parameters by these names.
+fn room(bridge: &ConfBridge, named: &Room) -> String {
+    // In a user these two would begin something else.
+    let name = escape(&named.name).replace(':', "%3A").replace('/', "%2F");
+    let mut uri = format!("sip:room-{name}@{CONFERENCE}");
+    let pins = [("pin", &named.pin), ("admin-pin", &named.admin_pin)];
+    uri.extend(pins.into_iter().filter_map(|(key, pin)| Some(format!(";{key}={}", pin.as_ref()?))));
+    let flags = [
+        ("admin", bridge.admin),
+        ("muted", bridge.start_muted),
+        ("music", bridge.music_on_hold_when_empty),
+        ("quiet", bridge.quiet),
+        ("record", bridge.record_conference),
+    ];
+    uri.extend(flags.into_iter().filter(|(_, set)| *set).map(|(key, _)| format!(";{key}")));
+    uri.extend(bridge.max_members.map(|most| format!(";max={most}")));
+    uri.extend(bridge.max_duration.map(|longest| format!(";duration={}", longest.as_secs().max(1))));
+    uri
 }
 
 /// Escapes what a URI's parameter may not hold (RFC 3261 25.1 pvalue), and `&`, which separates prompts.

@@ -289,6 +289,24 @@ impl Work {
                 prompts: templates(&playback.prompts, "playback.prompts")?,
             }),
             crate::Step { echo: Some(_), .. } => dialplan::Step::Echo {},
+            crate::Step { music_on_hold: Some(_), .. } => dialplan::Step::MusicOnHold {},
+            crate::Step { conf_bridge: Some(bridge), .. } => {
+                let template = |text: &str, field: &str| Template::parse(text).map_err(|error| error.at(field));
+                let optional =
+                    |text: &Option<String>, field: &str| text.as_deref().map(|text| template(text, field)).transpose();
+                dialplan::Step::ConfBridge(dialplan::ConfBridge {
+                    room: template(&bridge.room, "confBridge.room")?,
+                    pin: optional(&bridge.pin, "confBridge.pin")?,
+                    admin_pin: optional(&bridge.admin_pin, "confBridge.adminPin")?,
+                    admin: bridge.admin,
+                    start_muted: bridge.start_muted,
+                    music_on_hold_when_empty: bridge.music_on_hold_when_empty,
+                    quiet: bridge.quiet,
+                    max_members: bridge.max_members,
+                    max_duration: bridge.max_duration.map(crate::Duration::get),
+                    record_conference: bridge.record_conference,
+                })
+            }
             // The schema asks for exactly one.
             _ => return Err(ErrorKind::Empty("the step", "write one application, such as answer: {}").into()),
         };

@@ -18,6 +18,7 @@ mod noise;
 mod phones;
 mod refusals;
 mod relays;
+mod rooms;
 mod steps;
 mod takeover;
 mod timers;
