@@ -16,4 +16,5 @@ mod phone;
 mod ping;
 #[path = "../processes/mod.rs"]
 mod processes;
+mod rooms;
 mod steps;
