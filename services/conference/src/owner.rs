@@ -60,7 +60,7 @@ impl Owners {
     }
 
     /// A leg comes for this room: whether it is ours. Asked at once, answered when the store has.
-    pub(crate) fn claim(&self, room: &str) -> impl Future<Output = bool> + Send + 'static {
+    pub(crate) fn claim(&self, room: &str) -> impl Future<Output = bool> + Send + use<> {
         let (tell, told) = oneshot::channel();
         let sent = self.0.send(Ask::Claim(room.to_owned(), tell)).is_ok();
         async move { sent && told.await.unwrap_or(false) }
