@@ -66,7 +66,7 @@ fn full_q() -> u16 {
 }
 
 /// Seconds for which a phone is remembered that can be woken, after its registration has expired.
-pub const REMEMBERED: u64 = 30 * 24 * 3600;
+pub const REMEMBERED_FOR: u64 = 30 * 24 * 3600;
 
 impl Binding {
     /// True until it expires.
@@ -81,7 +81,7 @@ impl Binding {
 
     /// What is remembered of it once it has expired.
     pub fn remembered(&self, unix_now: u64) -> Option<Self> {
-        let forget_at = self.forget_at.unwrap_or(self.expires_at.saturating_add(REMEMBERED));
+        let forget_at = self.forget_at.unwrap_or(self.expires_at.saturating_add(REMEMBERED_FOR));
         let remembered = self.push.is_some() && !self.is_live(unix_now) && forget_at > unix_now;
         remembered.then(|| Self { forget_at: Some(forget_at), ..self.clone() })
     }

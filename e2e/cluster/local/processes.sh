@@ -54,6 +54,10 @@ daemon() {
   (
     live_in daemons
     echo "$BASHPID" >"$state/pids/$name"
+    # Whoever brings the cluster up may hold a lock or a pipe, which would be held for as long as this runs.
+    for open in /proc/self/fd/*; do
+      [ "${open##*/}" -le 2 ] || eval "exec ${open##*/}>&-"
+    done
     exec setsid "$@" >>"$state/logs/$name.log" 2>&1 </dev/null
   ) &
   until_ok 5 test -s "$state/pids/$name"

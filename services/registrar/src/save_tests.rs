@@ -221,7 +221,7 @@ fn who_can_be_woken_is_remembered_when_it_has_expired_and_not_when_it_goes() {
     // Another phone takes the one place that there is, and the first is remembered.
     let second = at(&first, 2, &["b@2|i=B|p=y|e=60"], NOW + 100);
     assert_eq!(shown(&second), [named("b@2", false), named("a@1", true)]);
-    assert_eq!(second[1].forget_at, Some(NOW + 60 + contract::location::REMEMBERED));
+    assert_eq!(second[1].forget_at, Some(NOW + 60 + contract::location::REMEMBERED_FOR));
     // It is back at another place; the other one has expired.
     let third = at(&second, 3, &["a@3|i=A|p=x|e=60"], NOW + 200);
     assert_eq!(shown(&third), [named("a@3", false), named("b@2", true)]);
@@ -234,7 +234,7 @@ fn who_can_be_woken_is_remembered_when_it_has_expired_and_not_when_it_goes() {
     // Who cannot be woken is forgotten, and so is everybody in the end.
     let plain = at(&[], 1, &["c@1|i=C|e=60"], NOW);
     assert_eq!(shown(&at(&plain, 2, &["d@1|i=D|e=60"], NOW + 100)), [named("d@1", false)]);
-    let late = NOW + 400 + contract::location::REMEMBERED;
+    let late = NOW + 400 + contract::location::REMEMBERED_FOR;
     assert_eq!(shown(&at(&fourth, 6, &["e@1|i=E|e=60"], late)), [named("e@1", false)]);
     let many: Vec<Binding> = (0..20).map(|n| Binding { contact: format!("sip:{n}@h"), ..fourth[1].clone() }).collect();
     assert_eq!(at(&many, 7, &["f@1|i=F|e=60"], NOW + 400).len(), 1 + REMEMBERED);

@@ -24,7 +24,7 @@ pub fn left(bindings: &[Binding], unix_now: u64) -> Option<Vec<Binding>> {
 mod tests {
     use super::*;
     use crate::testing::binding;
-    use contract::location::{Push, REMEMBERED};
+    use contract::location::{Push, REMEMBERED_FOR};
 
     #[test]
     fn the_expired_go_and_who_can_be_woken_goes_later() {
@@ -33,9 +33,9 @@ mod tests {
         assert_eq!(left(&all, 99), None);
         let after = left(&all, 100).unwrap();
         let users: Vec<_> = after.iter().map(|b| (&b.contact[4..5], b.forget_at)).collect();
-        assert_eq!(users, [("b", Some(100 + REMEMBERED)), ("c", None)]);
+        assert_eq!(users, [("b", Some(100 + REMEMBERED_FOR)), ("c", None)]);
         assert_eq!(left(&after, 299), None, "it is not looked at until it has to be");
         assert_eq!(left(&after, 300).unwrap().len(), 1);
-        assert_eq!(left(&after, 100 + REMEMBERED).unwrap().len(), 0);
+        assert_eq!(left(&after, 100 + REMEMBERED_FOR).unwrap().len(), 0);
     }
 }

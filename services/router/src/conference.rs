@@ -55,7 +55,7 @@ impl Core {
 
     /// A branch ended so: where a conference takes nothing or is not there, another is asked.
     pub(crate) fn try_another(&mut self, turn: &mut Turn<'_>, key: CallKey, ended: Branch) {
-        let dialing = self.calls.get(&key).and_then(|call| call.dialing.as_ref());
+        let dialing = self.dialing(key);
         let failed = matches!(ended, Branch::Silent | Branch::Status(408 | 503));
         if failed && dialing.is_some_and(|d| d.conference.is_some() && d.branches.is_empty() && d.winner.is_none()) {
             self.try_conference(turn, key);

@@ -121,7 +121,7 @@ impl Core {
 
     /// The winner cannot be connected after all: it is hung up, and the dial has failed.
     fn lost(&mut self, turn: &mut Turn<'_>, key: CallKey, leg_key: LegKey, ended: Branch) {
-        if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
+        if let Some(dialing) = self.dialing_mut(key) {
             dialing.winner = None;
             dialing.branches.clear();
             dialing.ended.push(ended);

@@ -48,6 +48,16 @@ impl<'a> Callee<'a> {
 }
 
 impl Core {
+    /// The dial of a call that is under way.
+    pub(crate) fn dialing(&self, key: CallKey) -> Option<&Dialing> {
+        self.calls.get(&key)?.dialing.as_ref()
+    }
+
+    /// The same, to change it.
+    pub(crate) fn dialing_mut(&mut self, key: CallKey) -> Option<&mut Dialing> {
+        self.calls.get_mut(&key)?.dialing.as_mut()
+    }
+
     /// Rings targets.
     pub(crate) fn dial(&mut self, turn: &mut Turn<'_>, key: CallKey, targets: &[Target], timeout: Option<Duration>) {
         let number = self.begin_dial(turn, key, Far::Dial, timeout.unwrap_or(self.limits.ring_limit));
@@ -57,7 +67,7 @@ impl Core {
                 self.branch_ended(key, Branch::Unknown);
                 continue;
             }
-            if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
+            if let Some(dialing) = self.dialing_mut(key) {
                 dialing.looking += 1;
             }
             let then = Then::Located { call: key, dial: number, endpoint: endpoint.clone() };
@@ -99,7 +109,7 @@ impl Core {
         endpoint: &str,
         result: Result<Aor, StoreError>,
     ) {
-        let dialing = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()).filter(|d| d.number == dial);
+        let dialing = self.dialing_mut(key).filter(|d| d.number == dial);
         let Some(dialing) = dialing else { return };
         dialing.looking = dialing.looking.saturating_sub(1);
         match result {
@@ -199,7 +209,7 @@ impl Core {
         leg.draft = Some(request);
         self.dialogs.insert(leg.name.clone(), leg_key);
         self.legs.insert(leg_key, leg);
-        if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
+        if let Some(dialing) = self.dialing_mut(key) {
             dialing.branches.push(leg_key);
         }
         match offer {
@@ -415,7 +425,7 @@ impl Core {
 
     /// Notes how a branch ended that has no leg, or none any more.
     pub(crate) fn branch_ended(&mut self, key: CallKey, ended: Branch) {
-        if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
+        if let Some(dialing) = self.dialing_mut(key) {
             dialing.ended.push(ended);
         }
     }
@@ -426,7 +436,7 @@ impl Core {
         leg.phase = Phase::Ending;
         if let Some(key) = leg.call.take() {
             self.leave_relay(leg_key);
-            if let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) {
+            if let Some(dialing) = self.dialing_mut(key) {
                 dialing.branches.retain(|b| *b != leg_key);
                 if dialing.early == Some(leg_key) {
                     dialing.early = None;
@@ -439,7 +449,7 @@ impl Core {
 
     /// If nobody is left to answer, the dial is over and the plan goes on.
     pub(crate) fn dial_over(&mut self, turn: &mut Turn<'_>, key: CallKey) {
-        let Some(dialing) = self.calls.get(&key).and_then(|c| c.dialing.as_ref()) else { return };
+        let Some(dialing) = self.dialing(key) else { return };
         if dialing.looking > 0 || !dialing.branches.is_empty() || dialing.winner.is_some() {
             return;
         }
@@ -473,7 +483,7 @@ impl Core {
 
     /// Nobody answered in time.
     pub(crate) fn dial_timeout(&mut self, turn: &mut Turn<'_>, key: CallKey) {
-        let Some(dialing) = self.calls.get(&key).and_then(|c| c.dialing.as_ref()) else { return };
+        let Some(dialing) = self.dialing(key) else { return };
         if dialing.winner.is_some() {
             return;
         }
@@ -490,7 +500,7 @@ impl Core {
         reason: Option<&str>,
     ) {
         let reason = reason.or(winner.is_some().then_some(COMPLETED_ELSEWHERE)).map(str::to_owned);
-        let Some(dialing) = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()) else { return };
+        let Some(dialing) = self.dialing_mut(key) else { return };
         let losers: Vec<LegKey> = dialing.branches.iter().copied().filter(|b| Some(*b) != winner).collect();
         dialing.branches.retain(|b| Some(*b) == winner);
         for leg_key in losers {

@@ -48,43 +48,30 @@ pub fn build(config: Config, deps: Deps<RouterEntry>, media: Arc<dyn MediaContro
     let (media_events, unsent) = (member.events(), member.unsent());
     let mut running = Running::new();
     let (asker, requests) = mpsc::channel(REQUESTS);
-    let viewer = asker.clone();
-    running.view("calls", move || {
-        let viewer = viewer.clone();
-        async move {
-            let (tell, told) = oneshot::channel();
-            // A router that is gone has no calls.
-            let _ = viewer.send(Request::Calls(tell)).await;
-            told.await.unwrap_or_else(|_| json!([]))
-        }
-    });
-    let hanger = asker.clone();
-    running.command("calls", "hangup", move |call| {
-        let asker = hanger.clone();
-        async move {
-            let (tell, told) = oneshot::channel();
-            let _ = asker.send(Request::HangUp(call, tell)).await;
-            told.await.unwrap_or(Did::Gone)
-        }
-    });
-    let viewer = asker.clone();
-    running.view("holds", move || {
-        let viewer = viewer.clone();
-        async move {
-            let (tell, told) = oneshot::channel();
-            let _ = viewer.send(Request::Holds(tell)).await;
-            told.await.unwrap_or_else(|_| json!([]))
-        }
-    });
-    for (verb, make) in
-        [("ring", Request::Ring as fn(String, oneshot::Sender<Did>) -> Request), ("cancel", Request::GiveUp)]
-    {
+    for (name, make) in [("calls", Request::Calls as fn(_) -> _), ("holds", Request::Holds)] {
         let asker = asker.clone();
-        running.command("holds", verb, move |hold| {
+        running.view(name, move || {
             let asker = asker.clone();
             async move {
                 let (tell, told) = oneshot::channel();
-                let _ = asker.send(make(hold, tell)).await;
+                // A router that is gone has nothing.
+                let _ = asker.send(make(tell)).await;
+                told.await.unwrap_or_else(|_| json!([]))
+            }
+        });
+    }
+    let commands = [
+        ("calls", "hangup", Request::HangUp as fn(_, _) -> _),
+        ("holds", "ring", Request::Ring),
+        ("holds", "cancel", Request::GiveUp),
+    ];
+    for (name, verb, make) in commands {
+        let asker = asker.clone();
+        running.command(name, verb, move |id| {
+            let asker = asker.clone();
+            async move {
+                let (tell, told) = oneshot::channel();
+                let _ = asker.send(make(id, tell)).await;
                 told.await.unwrap_or(Did::Gone)
             }
         });

@@ -52,8 +52,9 @@ impl Core {
         self.cancel_branches(turn, key, winner, Some(&reason));
         let Some(call) = self.calls.remove(&key) else { return };
         self.ids.remove(&call.id);
-        self.timers.disarm(Timer::Dial(key));
-        self.timers.disarm(Timer::Progress(key));
+        for timer in Timer::of_call(key) {
+            self.timers.disarm(timer);
+        }
         let bridge = call.bridge.and_then(|b| self.bridges.remove(&b));
         let far = bridge.as_ref().map(|b| b.other(call.leg));
         if let Some(bridge) = bridge.filter(|_| call.saved) {
@@ -64,8 +65,6 @@ impl Core {
             self.detach(leg);
             self.bye(turn, leg, Some(reason.clone()));
         }
-        self.timers.disarm(Timer::Move(key));
-        self.timers.disarm(Timer::Leave(key));
         for relay in call.relay.into_iter().chain(call.leaving.map(|l| l.relay)) {
             self.order(Ask::Media { relay, command: media::delete_call(&call.id) });
         }

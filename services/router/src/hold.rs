@@ -182,7 +182,7 @@ impl Core {
     /// been.
     pub(crate) fn branch_over(&mut self, turn: &mut Turn<'_>, key: CallKey, endpoint: &str, ended: Branch) {
         if self.hold_on(turn, key, endpoint, ended)
-            && let Some(dialing) = self.calls.get_mut(&key).and_then(|call| call.dialing.as_mut())
+            && let Some(dialing) = self.dialing_mut(key)
             && let Some(at) = dialing.ended.iter().rposition(|e| *e == ended)
         {
             dialing.ended.remove(at);
@@ -190,7 +190,7 @@ impl Core {
     }
 
     fn hold_on(&mut self, turn: &mut Turn<'_>, key: CallKey, endpoint: &str, ended: Branch) -> bool {
-        let Some(dialing) = self.calls.get(&key).and_then(|call| call.dialing.as_ref()) else { return false };
+        let Some(dialing) = self.dialing(key) else { return false };
         let rings = dialing.branches.iter().any(|b| self.legs.get(b).is_some_and(|leg| leg.endpoint == endpoint));
         let held = dialing.holds.iter().any(|hold| hold.endpoint == endpoint);
         let waited = dialing.waited.iter().any(|waited| waited == endpoint);
@@ -217,7 +217,7 @@ impl Core {
 
     /// Notes a registration that is rung, or tried to be.
     pub(crate) fn note_rung(&mut self, key: CallKey, endpoint: &str, binding: &Binding, leg: Option<LegKey>) {
-        let Some(dialing) = self.calls.get_mut(&key).and_then(|call| call.dialing.as_mut()) else { return };
+        let Some(dialing) = self.dialing_mut(key) else { return };
         let mark = mark(binding);
         dialing.seen.retain(|seen| seen.endpoint != endpoint || seen.mark.phone != mark.phone);
         if dialing.seen.len() < SEEN {
@@ -254,7 +254,7 @@ impl Core {
 
     /// Has the bindings of an endpoint read, now or after the reading that is under way.
     fn read_again(&mut self, key: CallKey, endpoint: &str) {
-        let Some(dialing) = self.calls.get_mut(&key).and_then(|call| call.dialing.as_mut()) else { return };
+        let Some(dialing) = self.dialing_mut(key) else { return };
         let dial = dialing.number;
         // Once it is saved, it is read in any case.
         let hold = dialing.holds.iter_mut().find(|hold| hold.endpoint == endpoint && hold.saved);
@@ -276,7 +276,7 @@ impl Core {
         endpoint: &str,
         result: Result<Aor, StoreError>,
     ) {
-        let Some(dialing) = self.calls.get_mut(&key).and_then(|call| call.dialing.as_mut()) else { return };
+        let Some(dialing) = self.dialing_mut(key) else { return };
         let Some(hold) =
             dialing.holds.iter_mut().find(|hold| hold.endpoint == endpoint).filter(|_| dialing.number == dial)
         else {
@@ -309,7 +309,7 @@ impl Core {
 
     /// True if a phone registered since it was last rung, and does not ring.
     fn is_fresh(&self, key: CallKey, endpoint: &str, binding: &Binding) -> bool {
-        let Some(dialing) = self.calls.get(&key).and_then(|call| call.dialing.as_ref()) else { return false };
+        let Some(dialing) = self.dialing(key) else { return false };
         let mark = mark(binding);
         let mut known = dialing.seen.iter().filter(|seen| seen.endpoint == endpoint && seen.mark.phone == mark.phone);
         dialing.winner.is_none()
@@ -317,7 +317,7 @@ impl Core {
     }
 
     fn ring_woken(&mut self, turn: &mut Turn<'_>, key: CallKey, endpoint: &str, binding: &Binding) {
-        let Some(dialing) = self.calls.get_mut(&key).and_then(|call| call.dialing.as_mut()) else { return };
+        let Some(dialing) = self.dialing_mut(key) else { return };
         let Some(hold) = dialing.holds.iter_mut().find(|hold| hold.endpoint == endpoint) else { return };
         let first = !std::mem::replace(&mut hold.woken, true);
         let (limit, id) = (dialing.limit, hold.id.clone());
@@ -341,7 +341,7 @@ impl Core {
         let keys: BTreeSet<CallKey> = self.held.values().flatten().copied().collect();
         for key in keys {
             let soon = turn.now.mono + Duration::from_millis(turn.between(0, SPREAD_MS));
-            let Some(dialing) = self.calls.get_mut(&key).and_then(|call| call.dialing.as_mut()) else { continue };
+            let Some(dialing) = self.dialing_mut(key) else { continue };
             for hold in &mut dialing.holds {
                 hold.next = hold.next.min(soon);
             }
@@ -350,7 +350,7 @@ impl Core {
     }
 
     fn arm_hold(&mut self, key: CallKey) {
-        let holds = self.calls.get(&key).and_then(|call| call.dialing.as_ref()).map(|dialing| &dialing.holds);
+        let holds = self.dialing(key).map(|dialing| &dialing.holds);
         match holds.into_iter().flatten().map(|hold| hold.until.min(hold.next)).min() {
             Some(at) => self.timers.arm(Timer::Hold(key), at),
             None => self.timers.disarm(Timer::Hold(key)),
@@ -360,7 +360,7 @@ impl Core {
     /// Bindings are to be read, or somebody has been waited for long enough.
     pub(crate) fn hold_due(&mut self, turn: &mut Turn<'_>, key: CallKey) {
         let now = turn.now.mono;
-        let Some(dialing) = self.calls.get_mut(&key).and_then(|call| call.dialing.as_mut()) else { return };
+        let Some(dialing) = self.dialing_mut(key) else { return };
         let (mut over, mut due) = (Vec::new(), Vec::new());
         for hold in &mut dialing.holds {
             if hold.until <= now {
@@ -384,7 +384,7 @@ impl Core {
     /// A hold by its id.
     fn hold_of(&self, id: &str) -> Option<(CallKey, String)> {
         let keys = self.held.values().flatten();
-        keys.filter_map(|key| Some((*key, self.calls.get(key)?.dialing.as_ref()?))).find_map(|(key, dialing)| {
+        keys.filter_map(|key| Some((*key, self.dialing(*key)?))).find_map(|(key, dialing)| {
             dialing.holds.iter().find(|hold| hold.id == id).map(|hold| (key, hold.endpoint.clone()))
         })
     }
@@ -397,7 +397,7 @@ impl Core {
     /// Somebody who may says that the callee is there: whatever is registered rings, since when it ever is.
     pub(crate) fn ring_now(&mut self, id: &str) {
         let Some((key, endpoint)) = self.hold_of(id) else { return };
-        if let Some(dialing) = self.calls.get_mut(&key).and_then(|call| call.dialing.as_mut()) {
+        if let Some(dialing) = self.dialing_mut(key) {
             let rings: Vec<LegKey> = dialing.branches.clone();
             dialing.seen.retain(|seen| seen.endpoint != endpoint || seen.leg.is_some_and(|leg| rings.contains(&leg)));
         }
@@ -415,7 +415,7 @@ impl Core {
 
     /// Ends one hold, and says so to who was told of it.
     fn drop_hold(&mut self, turn: &mut Turn<'_>, key: CallKey, endpoint: &str, why: Over) {
-        let Some(dialing) = self.calls.get_mut(&key).and_then(|call| call.dialing.as_mut()) else { return };
+        let Some(dialing) = self.dialing_mut(key) else { return };
         let Some(at) = dialing.holds.iter().position(|hold| hold.endpoint == endpoint) else { return };
         let hold = dialing.holds.swap_remove(at);
         dialing.waited.push(hold.endpoint.clone());
@@ -427,7 +427,7 @@ impl Core {
 
     /// Ends all holds of a call. Who answered needs no word.
     pub(crate) fn drop_holds(&mut self, turn: &mut Turn<'_>, key: CallKey, why: Over) {
-        let holds = self.calls.get(&key).and_then(|call| call.dialing.as_ref()).map(|dialing| &dialing.holds);
+        let holds = self.dialing(key).map(|dialing| &dialing.holds);
         let endpoints: Vec<String> = holds.into_iter().flatten().map(|hold| hold.endpoint.clone()).collect();
         for endpoint in endpoints {
             self.drop_hold(turn, key, &endpoint, why);
@@ -437,7 +437,7 @@ impl Core {
 
     /// Forgets the holds of a call that another router goes on with.
     pub(crate) fn leave_holds(&mut self, key: CallKey) {
-        let dialing = self.calls.get_mut(&key).and_then(|call| call.dialing.as_mut());
+        let dialing = self.dialing_mut(key);
         for hold in dialing.map(|dialing| std::mem::take(&mut dialing.holds)).unwrap_or_default() {
             self.unindex(key, &hold.endpoint);
             if let Some(notice) = hold.notice {

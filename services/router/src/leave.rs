@@ -33,7 +33,7 @@ impl Core {
 
     /// Whoever rings behind a caller that is answered rings anew at the router that takes the call over.
     fn stop_ringing(&mut self, turn: &mut Turn<'_>, key: CallKey) {
-        let dialing = self.calls.get(&key).and_then(|call| call.dialing.as_ref());
+        let dialing = self.dialing(key);
         if dialing.is_none_or(|dialing| dialing.winner.is_some()) {
             return;
         }

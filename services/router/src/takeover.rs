@@ -324,7 +324,7 @@ impl Core {
     /// Another process has this call: it is dropped here, and of its legs nobody is told anything. Whom we rang meanwhile
     /// for it nobody else knows: they stop ringing.
     pub(crate) fn lose(&mut self, turn: &mut Turn<'_>, key: CallKey) {
-        let winner = self.calls.get(&key).and_then(|call| call.dialing.as_ref()?.winner);
+        let winner = self.dialing(key).and_then(|dialing| dialing.winner);
         self.cancel_branches(turn, key, winner, Some(&cause::reason(Cause::NORMAL)));
         self.leave_holds(key);
         let Some(call) = self.calls.remove(&key) else { return };

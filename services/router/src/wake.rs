@@ -81,7 +81,7 @@ impl Core {
         let left = Duration::from_secs(hold.until_unix.saturating_sub(turn.now.unix()));
         let (call, hold) = (call.id.clone(), hold.id.clone());
         let number = self.notify(turn, What::Wake, call, endpoint, hold, body.to_string(), left);
-        let holds = self.calls.get_mut(&key).and_then(|c| c.dialing.as_mut()).map(|d| &mut d.holds);
+        let holds = self.dialing_mut(key).map(|d| &mut d.holds);
         if let Some(hold) = holds.into_iter().flatten().find(|hold| hold.endpoint == endpoint) {
             hold.notice = number;
             hold.told = true;
@@ -109,7 +109,7 @@ impl Core {
     }
 
     fn winner_is(&self, key: CallKey, endpoint: &str) -> bool {
-        let winner = self.calls.get(&key).and_then(|call| call.dialing.as_ref()?.winner);
+        let winner = self.dialing(key).and_then(|dialing| dialing.winner);
         winner.and_then(|leg| self.legs.get(&leg)).is_some_and(|leg| leg.endpoint == endpoint)
     }
 
